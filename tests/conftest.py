@@ -1,0 +1,50 @@
+"""Strict settings for all tests: rank promotion raises, annotations are checked, JAX on CPU."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from jaxtyping import install_import_hook
+
+# Checks every shape and type annotation of the two packages at run time; production pays nothing.
+_hook = install_import_hook(["jaxrank", "ckpt_convert"], "beartype.beartype")
+
+from pathlib import Path  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: runs with --all"))
+
+
+@pytest.fixture(scope="session")
+def medquad_mini() -> Path:
+    """The collection folder that ships with the project."""
+    return ROOT / "examples" / "medquad-mini"
+
+
+@pytest.fixture(scope="session")
+def bert_tokenizer_folder() -> Path:
+    """bert-base-uncased's real vocabulary."""
+    return ROOT / "tests" / "data" / "tokenizers" / "bert-base-uncased"
+
+
+@pytest.fixture(scope="session")
+def neox_tokenizer_folder() -> Path:
+    """GPT-NeoX-20B's real tokenizer, which Pythia and Mamba use."""
+    return ROOT / "tests" / "data" / "tokenizers" / "gpt-neox-20b"

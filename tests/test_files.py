@@ -1,0 +1,81 @@
+"""Files are read strictly, and written all or not at all."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from jaxrank.errors import InputError
+from jaxrank.files import atomic_folder, atomic_open, file_digest, read_json, read_jsonl, read_lines
+
+
+def test_lines_lose_bom_and_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\n\nlast")
+    assert list(read_lines(path)) == [(1, "one"), (2, "two"), (3, ""), (4, "last")]
+
+
+def test_gzip_is_read_like_plain_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("ä\nb\n".encode()))
+    assert list(read_lines(path)) == [(1, "ä"), (2, "b")]
+
+
+def test_broken_gzip_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"line\n" * 10_000)[:-20])
+    with pytest.raises(InputError, match=r"a\.txt\.gz:\d+: broken gzip"):
+        list(read_lines(path))
+
+
+def test_invalid_utf8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"good\nbad \xff byte\n")
+    with pytest.raises(InputError, match=r"a\.txt:2: byte 5 .* not UTF-8"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": 1} x', "[" * 100_000])
+def test_a_line_that_is_no_json_object_is_refused_by_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\n' + line + "\n")
+    with pytest.raises(InputError, match=r"a\.jsonl:3: ") as caught:
+        list(read_jsonl(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such file"):
+        read_json(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="a file is needed"):
+        file_digest(tmp_path)
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_open(path) as file:
+        file.write("first")
+    with pytest.raises(KeyboardInterrupt), atomic_open(path) as file:
+        file.write("second")
+        raise KeyboardInterrupt
+    assert path.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failed_folder_leaves_the_earlier_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with atomic_folder(path) as folder:
+        (folder / "a").write_text("first")
+    with pytest.raises(OSError, match="full"), atomic_folder(path) as folder:
+        (folder / "a").write_text("second")
+        raise OSError("disk full")
+    assert (path / "a").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for name in ("old", "new"):
+        with atomic_folder(path) as folder:
+            (folder / name).write_text(name)
+    assert [p.name for p in path.iterdir()] == ["new"]
