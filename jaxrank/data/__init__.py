@@ -1,0 +1,1 @@
+"""Data: collections, training groups and the pipeline that turns them into batches."""

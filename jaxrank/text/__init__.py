@@ -1,0 +1,1 @@
+"""Text: prompt templates, token ids and what truncation costs."""
