@@ -1,0 +1,1 @@
+"""Relevance judgements, runs, measures and paired tests."""

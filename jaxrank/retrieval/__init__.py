@@ -1,0 +1,1 @@
+"""The first stage (BM25) and the hard negatives that are mined from it."""

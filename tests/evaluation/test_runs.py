@@ -1,0 +1,116 @@
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxrank.errors import InputError
+from jaxrank.evaluation.runs import ranking, read_run, write_run
+
+
+def float32_scores(path: Path) -> np.ndarray:
+    return np.array([line.split()[4] for line in path.read_text().splitlines()], np.float32)
+
+
+def test_a_run_is_read_by_its_scores_not_its_ranks(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    path.write_text("q1 Q0 d1 7 1.5 tag\nq1\tQ0\td2\t1\t-2e-3\ttag\n\nq2 Q0 d1 1 3 tag")
+    assert read_run(path) == {"q1": {"d1": 1.5, "d2": -0.002}, "q2": {"d1": 3.0}}
+
+
+def test_a_gzip_run_with_a_bom_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.run.gz"
+    path.write_bytes(gzip.compress("\ufeffq1 Q0 d1 1 2.0 tag\r\n".encode()))
+    assert read_run(path) == {"q1": {"d1": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "words"),
+    [
+        ("q1 Q0 d1 1 2.0\n", 1, "5 columns"),
+        ("q1 Q0 d1 1 2.0 tag\nq1 Q0 d2 2 1.0 my tag\n", 2, "7 columns"),
+        ("q1 Q0 d1 1 nan tag\n", 1, "score 'nan'"),
+        ("q1 Q0 d1 1 inf tag\n", 1, "score 'inf'"),
+        ("q1 Q0 d1 1 1e999 tag\n", 1, "score '1e999'"),
+        ("q1 Q0 d1 1 1_0 tag\n", 1, "score '1_0'"),
+        ("q1 Q0 d1 1 high tag\n", 1, "score 'high'"),
+        ("q1 Q0 d1 1 2 tag\nq2 Q0 d1 1 2 tag\nq1 Q0 d1 2 1 tag\n", 3, "a second time"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, lines: str, line: int, words: str) -> None:
+    path = tmp_path / "a.run"
+    path.write_text(lines)
+    with pytest.raises(InputError) as error:
+        read_run(path)
+    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert words in str(error.value)
+
+
+def test_an_empty_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    path.write_text("\n")
+    with pytest.raises(InputError, match="no results"):
+        read_run(path)
+
+
+def test_documents_are_written_by_falling_score_then_rising_id(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    write_run(path, {"q2": {"d3": 1.0, "d1": 1.0, "d2": 5.0}, "q1": {"d9": 0.0}}, tag="bm25")
+    columns = [line.split() for line in path.read_text().splitlines()]
+    assert [(c[0], c[2], c[3], c[5]) for c in columns] == [
+        ("q2", "d2", "1", "bm25"),
+        ("q2", "d1", "2", "bm25"),
+        ("q2", "d3", "3", "bm25"),
+        ("q1", "d9", "1", "bm25"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [1.0, 1.0 + 1e-9, 1.0 - 1e-9, 1.0],
+        [0.0] * 20,
+        [-3.5] * 4 + [-3.5000002, -3.6],
+        [1e30, 1e30, 1e-38, 0.0, -0.0, -1e-45],
+        np.random.default_rng(0).normal(size=300).astype(np.float32).round(2).tolist(),
+        (np.random.default_rng(1).normal(size=300) * 1e-30).tolist(),
+    ],
+)
+def test_written_scores_decrease_strictly_as_float32(tmp_path: Path, scores: list[float]) -> None:
+    path = tmp_path / "a.run"
+    run = {"q": {f"d{i:03}": score for i, score in enumerate(scores)}}
+    write_run(path, run, tag="t")
+    assert (np.diff(float32_scores(path)) < 0).all()
+    again = read_run(path)
+    assert ranking(again["q"]) == ranking(run["q"])
+    write_run(tmp_path / "b.run", again, tag="t")
+    assert (tmp_path / "b.run").read_bytes() == path.read_bytes()
+
+
+def test_scores_without_ties_are_written_exactly_as_float32(tmp_path: Path) -> None:
+    scores = np.random.default_rng(2).normal(size=200).astype(np.float32)
+    write_run(tmp_path / "a.run", {"q": {f"d{i}": float(s) for i, s in enumerate(scores)}}, tag="t")
+    assert (float32_scores(tmp_path / "a.run") == np.sort(scores)[::-1]).all()
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e39])
+def test_a_score_that_is_not_finite_leaves_the_old_run(tmp_path: Path, score: float) -> None:
+    path = tmp_path / "a.run"
+    path.write_text("old")
+    with pytest.raises(InputError, match=r"'q'.*'d2'.*finite"):
+        write_run(path, {"p": {"d1": 1.0}, "q": {"d1": 0.5, "d2": score}}, tag="t")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.run"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("run", "tag"),
+    [({"q 1": {"d": 1.0}}, "t"), ({"q": {"d 1": 1.0}}, "t"), ({"q": {"d": 1.0}}, "a tag")],
+)
+def test_blanks_in_ids_and_tags_are_refused(
+    tmp_path: Path, run: dict[str, dict[str, float]], tag: str
+) -> None:
+    with pytest.raises(InputError, match="blanks"):
+        write_run(tmp_path / "a.run", run, tag=tag)
+    assert not list(tmp_path.iterdir())
