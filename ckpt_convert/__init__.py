@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to jaxrank and back, and the proof that both compute the same."""

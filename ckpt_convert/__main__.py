@@ -1,0 +1,129 @@
+"""python -m ckpt_convert import | export | check: checkpoints in and out, and the proof."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ckpt_convert.load import LoadedModel, load
+from ckpt_convert.parity import certify, read_pairs
+from ckpt_convert.save import save, torch_reader
+from jaxrank.command_line import run
+from jaxrank.errors import InputError
+from jaxrank.files import atomic_open
+from jaxrank.text.tokenize import PairTokenizer
+
+_EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "medquad-mini"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains as every other command does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, do one thing, say what came of it."""
+    options = _parser().parse_args(argv)
+    loaded = load(
+        options.source,
+        head=options.head,
+        seed=options.seed,
+        tokenizer=options.tokenizer,
+        max_length=options.max_length,
+    )
+    if options.template:
+        text = dataclasses.replace(loaded.text, template=options.template, query_length=None)
+        PairTokenizer(loaded.tokenizer, text)  # refuses what this tokenizer cannot express
+        loaded = dataclasses.replace(loaded, text=text)
+    _describe(options.source, loaded)
+    if options.command == "check":
+        _check(options, loaded)
+    else:
+        _write(options, loaded)
+
+
+def _write(options: argparse.Namespace, loaded: LoadedModel) -> None:
+    folder = save(
+        options.target,
+        config=loaded.config,
+        parameters=loaded.parameters,
+        tokenizer=loaded.tokenizer,
+        text=loaded.text,
+        replace=options.replace,
+        provenance=(f"converted from `{Path(options.source).name}`", *loaded.notes),
+    )
+    size = (folder / "model.safetensors").stat().st_size / 1e6
+    print(f"wrote {folder} ({size:,.0f} MB)")
+    if options.command == "import":
+        print(f'next: jaxrank.Reranker.from_pretrained("{folder}"), or train from it')
+    else:
+        print(f"next, in PyTorch: {torch_reader(loaded.config, loaded.text).format(folder=folder)}")
+
+
+def _check(options: argparse.Namespace, loaded: LoadedModel) -> None:
+    if options.texts is None and not _EXAMPLES.is_dir():
+        raise InputError("--texts: name a collection folder, or a file of `query TAB document`")
+    pairs = read_pairs(options.texts or _EXAMPLES, limit=options.pairs)
+    certificate = certify(options.source, loaded, pairs, tolerance=options.tolerance, progress=True)
+    print(certificate.table())
+    if options.json:
+        with atomic_open(options.json) as file:
+            json.dump(certificate.as_dict(), file, indent=2)
+        print(f"wrote {options.json}")
+    verdict = "PASSED" if certificate.has_passed else "FAILED"
+    print(
+        f"{verdict}: {certificate.pairs} pairs, {certificate.tokens:,} tokens, largest relative "
+        f"difference {certificate.worst:.1e} (allowed {certificate.tolerance:.0e})"
+    )
+    if not certificate.has_passed:
+        sys.exit(1)
+    print(f"next: python -m ckpt_convert import {options.source} DST")
+
+
+def _describe(source: str, loaded: LoadedModel) -> None:
+    count = sum(value.size for value in loaded.parameters.values())
+    print(
+        f"{source}: {loaded.config.family}, {loaded.config.backbone.num_layers} layers, "
+        f"{count:,} parameters, head {loaded.config.head}, template {loaded.text.template}, "
+        f"at most {loaded.text.max_length} tokens"
+    )
+    for note in loaded.notes:
+        print(f"note: {note}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m ckpt_convert", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {
+        "import": "read a published checkpoint, write a reranker folder",
+        "export": "write a reranker folder that PyTorch libraries read",
+        "check": "compare hidden states and scores with PyTorch, layer by layer",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("source", metavar="SRC", help="model folder or hub id")
+        if name != "check":
+            command.add_argument("target", metavar="DST", help="folder to write")
+            command.add_argument(
+                "--replace", action="store_true", help="replace an earlier jaxrank model in DST"
+            )
+        command.add_argument("--head", choices=["linear", "classification"])
+        command.add_argument("--tokenizer", help="folder, file or hub id, if SRC holds none")
+        command.add_argument("--template", help="prompt template in place of SRC's own")
+        command.add_argument("--max-length", type=int, help="longest input in tokens")
+        command.add_argument("--seed", type=int, default=0, help="draws a head that SRC lacks")
+    check = commands.choices["check"]
+    check.add_argument("--texts", help="collection folder, or file of `query TAB document`")
+    check.add_argument("--pairs", type=int, default=32, help="how many pairs to compare")
+    check.add_argument("--tolerance", type=float, default=1e-4, help="largest relative one")
+    check.add_argument("--json", help="where to write the certificate")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

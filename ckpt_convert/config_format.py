@@ -1,0 +1,142 @@
+"""Foreign model configurations as data: which attribute is which of our fields, and what is fixed.
+
+Every attribute of a foreign config.json is in one of four places: it fills a field of ours, it must
+have a value under which our model computes the same, it is known not to matter, or it is refused
+by name. Nothing passes unread, so a checkpoint never computes something else than its author's.
+"""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxrank.errors import InputError
+
+_LARGEST_SIZE = 1 << 24
+_MOST_LAYERS = 1_000
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class ConfigFormat:
+    """One library's way of writing down an architecture.
+
+    Attributes:
+        sizes: their attribute -> our field; must be there, and are whole numbers.
+        options: their attribute -> our field; our field's default holds where they are left out.
+        fixed: attribute -> values that we compute, the first of which is written on export. A
+            left-out attribute has the first value in the foreign library too.
+        derived: attribute -> our property that it must equal, where it is there at all.
+        word_for_none: the word that stands for None of ours, if they do not write null.
+        ignored: attributes that do not change what is computed here.
+        sections: attribute that is an object -> its own format, e.g. state-spaces' ssm_cfg.
+    """
+
+    sizes: Mapping[str, str]
+    options: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    derived: Mapping[str, str] = field(default_factory=dict)
+    word_for_none: str | None = None
+    ignored: frozenset[str] = frozenset()
+    sections: Mapping[str, "ConfigFormat"] = field(default_factory=dict)
+
+
+def read_config(
+    format: ConfigFormat, attributes: Mapping[str, Any], config_class: type, *, where: str
+) -> Any:
+    """Our configuration, of `config_class`, that the attributes describe.
+
+    Raises:
+        InputError: one line with every attribute that is missing, of the wrong type, unsupported
+            in its value or unknown.
+    """
+    fields, problems = _read(format, attributes, typing.get_type_hints(config_class), prefix="")
+    if problems:
+        raise InputError(f"{where}: {'; '.join(problems)}")
+    try:
+        config = config_class(**fields)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    for their, our in format.derived.items():
+        if attributes.get(their, getattr(config, our)) != getattr(config, our):
+            raise InputError(
+                f"{where}: {their} is {_shown(attributes[their])}; the other sizes make it "
+                f"{getattr(config, our)}, and nothing else is supported"
+            )
+    return config
+
+
+def write_config(format: ConfigFormat, config: Any) -> dict[str, Any]:
+    """The attributes that a configuration of ours has in that format (one without sections)."""
+    assert not format.sections, "formats with sections are read only"
+    names = {**format.sizes, **format.options, **format.derived}
+    values = {their: getattr(config, our) for their, our in names.items()}
+    fixed = {their: allowed[0] for their, allowed in format.fixed.items()}
+    return fixed | {
+        their: format.word_for_none if value is None else value for their, value in values.items()
+    }
+
+
+def _read(
+    format: ConfigFormat, attributes: Mapping[str, Any], hints: Mapping[str, Any], *, prefix: str
+) -> tuple[dict[str, Any], list[str]]:
+    fields: dict[str, Any] = {}
+    problems = []
+    for their, our in {**format.sizes, **format.options}.items():
+        value = attributes.get(their, _MISSING)
+        if value is _MISSING:
+            if their in format.sizes:
+                problems.append(f"{prefix}{their} is missing")
+        elif value is not None and value == format.word_for_none:
+            fields[our] = None
+        elif fault := _fault(value, our, hints[our], is_size=their in format.sizes):
+            problems.append(f"{prefix}{their} is {_shown(value)}; needed is {fault}")
+        else:
+            fields[our] = value
+    for their, allowed in format.fixed.items():
+        value = attributes.get(their, allowed[0])
+        if not any(_same(value, choice) for choice in allowed):
+            wanted = " or ".join(_shown(choice) for choice in allowed)
+            problems.append(f"{prefix}{their} is {_shown(value)}; only {wanted} is supported")
+    for name, section in format.sections.items():
+        inner = attributes.get(name) or {}
+        if not isinstance(inner, dict):
+            problems.append(f"{prefix}{name} is {_shown(inner)}; needed is an object")
+            continue
+        found, faults = _read(section, inner, hints, prefix=f"{prefix}{name}.")
+        fields |= found
+        problems += faults
+    known = {*format.sizes, *format.options, *format.fixed, *format.derived}
+    known |= {*format.ignored, *format.sections}
+    unknown = sorted(set(attributes) - known)
+    if unknown:
+        names = ", ".join(prefix + name[:80] for name in unknown)
+        problems.append(
+            f"unknown to this family: {names} (delete what does not change the computation)"
+        )
+    return fields, problems
+
+
+def _fault(value: Any, our: str, hint: Any, *, is_size: bool) -> str | None:
+    """What the field needs, if the value is not that."""
+    types = typing.get_args(hint) or (hint,)
+    if value is None and type(None) in types:
+        return None
+    if bool in types:
+        return None if isinstance(value, bool) else "true or false"
+    if int in types:
+        most = _MOST_LAYERS if our == "num_layers" else _LARGEST_SIZE
+        is_fine = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+        return None if is_fine else f"a whole number from 1 to {most}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if is_number else "a number"
+
+
+def _same(value: Any, choice: Any) -> bool:
+    """Equality that tells True from 1 and None from False."""
+    return type(value) is type(choice) and bool(value == choice)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,244 @@
+"""Weight tables as data, applied both ways: foreign checkpoint <-> flat jaxrank parameters.
+
+A table is a list of rules `our path <-> their name (transform)`. A name with `{layer}` stands for
+one tensor a layer, stacked on a leading axis of our parameter. Importing reads the table from
+right to left, exporting from left to right; there is no second table to disagree with the first.
+
+Importing is strict: every parameter is filled exactly once and every tensor is used, or named in
+the table as one that is knowingly ignored. What does not fit is collected and raised as one error.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxrank.errors import InputError
+
+Shape = tuple[int, ...]
+
+_LAYER = "{layer}"
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How one foreign tensor becomes ours and back; shapes go back without any data."""
+
+    name: str
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_theirs: Callable[[np.ndarray], np.ndarray]
+    shape_to_theirs: Callable[[Shape], Shape]
+
+
+IDENTITY = Transform("identity", lambda x: x, lambda x: x, lambda shape: shape)
+TRANSPOSE = Transform("transpose", np.transpose, np.transpose, lambda shape: shape[::-1])
+"""PyTorch keeps linear weights as (out, in), we as (in, out)."""
+SQUEEZE_CONV = Transform(
+    "squeeze",
+    lambda x: np.squeeze(x, axis=1),
+    lambda x: np.expand_dims(x, axis=1),
+    lambda shape: (shape[0], 1, *shape[1:]),
+)
+"""PyTorch keeps a depthwise convolution as (D, 1, W), we as (D, W)."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One parameter: our path, their canonical name, and the transform between the two."""
+
+    ours: str
+    theirs: str
+    transform: Transform = IDENTITY
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether our parameter holds all layers."""
+        return _LAYER in self.theirs
+
+
+@dataclass(frozen=True)
+class WeightTable:
+    """All rules of one architecture with one head.
+
+    Attributes:
+        rules: the parameters.
+        renames: (pattern, replacement) pairs for `re.sub` that turn the other spellings of a name
+            into the one that the rules use: a missing or added prefix, names of older releases.
+        ignored: (pattern, why) of tensors that may be in a file and are not needed.
+        may_start_fresh: prefixes of our paths; if a file holds nothing at all below one of them,
+            those parameters are left out instead of being reported as missing.
+    """
+
+    rules: tuple[Rule, ...]
+    renames: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+    may_start_fresh: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a file gave: parameters, those left to start fresh, what was ignored and why."""
+
+    parameters: dict[str, np.ndarray]
+    missing: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def import_weights(
+    table: WeightTable,
+    shapes: Mapping[str, Shape],
+    read: Callable[[str], np.ndarray],
+    *,
+    wanted: Mapping[str, Shape],
+    where: str,
+) -> Imported:
+    """Fill the `wanted` parameters from a checkpoint.
+
+    Names and shapes are compared before the first tensor is read.
+
+    Args:
+        shapes: shape of every tensor in the checkpoint, by its own name.
+        read: gives the tensor of that name as float32.
+        wanted: shape of every parameter, by our flat path.
+        where: the checkpoint, for the error.
+
+    Raises:
+        InputError: one line that lists all missing, unused and twice-filled names and all wrong
+            shapes.
+    """
+    sources, twice = _canonical_names(table, shapes)
+    ignored = _ignored(table, sources)
+    unused = {name: source for name, source in sources.items() if name not in ignored}
+    problems: dict[str, list[str]] = {"filled twice": twice, "missing": [], "wrong shape": []}
+    plan: dict[str, tuple[Rule, list[str]]] = {}
+    fresh = _fresh_prefixes(table, sources, wanted)
+    for rule in _covering(table, wanted):
+        if rule.ours.startswith(fresh):
+            continue
+        needed, shape = _expected(rule, wanted[rule.ours])
+        for name in needed:
+            if name not in unused:
+                problems["missing"].append(name)
+            elif shapes[unused[name]] != shape:
+                problems["wrong shape"].append(f"{name} is {shapes[unused[name]]}, needs {shape}")
+        plan[rule.ours] = rule, [unused.pop(name) for name in needed if name in unused]
+    problems["not used"] = sorted(unused.values())
+    if any(problems.values()):
+        raise InputError(f"{where}: {_describe(problems)}; the weights must fit config.json")
+    return Imported(
+        parameters={
+            path: _read_parameter(rule, names, read, wanted[path])
+            for path, (rule, names) in plan.items()
+        },
+        missing=tuple(path for path in wanted if path.startswith(fresh)),
+        ignored=tuple(sorted({f"{why}: {_fold(names)}" for why, names in _by(ignored).items()})),
+    )
+
+
+def export_weights(
+    table: WeightTable, parameters: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Our flat parameters as tensors under the checkpoint's names; the inverse of importing."""
+    tensors: dict[str, np.ndarray] = {}
+    for rule in _covering(table, parameters):
+        value = np.asarray(parameters[rule.ours])
+        layers = enumerate(value) if rule.is_stacked else [("", value)]
+        for layer, array in layers:
+            name = rule.theirs.replace(_LAYER, str(layer))
+            tensors[name] = np.ascontiguousarray(rule.transform.to_theirs(array))
+    return tensors
+
+
+def canonical_name(table: WeightTable, name: str) -> str:
+    """The spelling of a tensor's name that the rules use."""
+    for pattern, replacement in table.renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _canonical_names(table: WeightTable, names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Canonical name -> name in the file, and the canonical names that two tensors claim."""
+    sources: dict[str, str] = {}
+    twice = []
+    for name in names:
+        canonical = canonical_name(table, name)
+        if canonical in sources:
+            twice.append(f"{canonical} by {sources[canonical]} and {name}")
+        sources[canonical] = name
+    return sources, twice
+
+
+def _ignored(table: WeightTable, names: Iterable[str]) -> dict[str, str]:
+    """Canonical name -> why it is ignored."""
+    return {
+        name: why for name in names for pattern, why in table.ignored if re.fullmatch(pattern, name)
+    }
+
+
+def _covering(table: WeightTable, wanted: Mapping[str, object]) -> tuple[Rule, ...]:
+    """The rules of the wanted parameters (biases may be switched off), one for each of them."""
+    rules = tuple(rule for rule in table.rules if rule.ours in wanted)
+    paths = [rule.ours for rule in rules]
+    assert sorted(paths) == sorted(wanted), f"table and module differ: {set(wanted) - set(paths)}"
+    return rules
+
+
+def _fresh_prefixes(
+    table: WeightTable, sources: Mapping[str, str], wanted: Mapping[str, Shape]
+) -> tuple[str, ...]:
+    """Those of `may_start_fresh` below which the file holds nothing."""
+
+    def is_absent(prefix: str) -> bool:
+        rules = [rule for rule in _covering(table, wanted) if rule.ours.startswith(prefix)]
+        return not any(n in sources for r in rules for n in _expected(r, wanted[r.ours])[0])
+
+    return tuple(prefix for prefix in table.may_start_fresh if is_absent(prefix))
+
+
+def _expected(rule: Rule, shape: Shape) -> tuple[list[str], Shape]:
+    """The tensors that fill a parameter of this shape, and the shape that each of them has."""
+    if not rule.is_stacked:
+        return [rule.theirs], rule.transform.shape_to_theirs(shape)
+    names = [rule.theirs.replace(_LAYER, str(layer)) for layer in range(shape[0])]
+    return names, rule.transform.shape_to_theirs(shape[1:])
+
+
+def _read_parameter(
+    rule: Rule, names: list[str], read: Callable[[str], np.ndarray], shape: Shape
+) -> np.ndarray:
+    """One parameter as a contiguous float32 array; layers are written into place one by one."""
+    parameter = np.empty(shape, np.float32)
+    slots = parameter if rule.is_stacked else [parameter]
+    for slot, name in zip(slots, names, strict=True):
+        slot[...] = rule.transform.to_ours(read(name))
+    return parameter
+
+
+def _describe(problems: Mapping[str, list[str]]) -> str:
+    parts = []
+    for what, names in problems.items():
+        if names:
+            listed = "; ".join(names) if what in ("wrong shape", "filled twice") else _fold(names)
+            parts.append(f"{len(names)} {what}: {listed}")
+    return "; ".join(parts)
+
+
+def _fold(names: Iterable[str]) -> str:
+    """Names in one line, those that differ by one layer number only written once: `a.{0,1}.b`."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        match = re.search(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", name)
+        start, end = match.span() if match else (len(name), len(name))
+        layers.setdefault((name[:start], name[end:]), []).append(name[start:end])
+    return ", ".join(
+        before + (numbers[0] if len(numbers) == 1 else "{" + ",".join(numbers) + "}") + after
+        for (before, after), numbers in layers.items()
+    )
+
+
+def _by(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        names.setdefault(why, []).append(name)
+    return names

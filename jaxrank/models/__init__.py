@@ -1,0 +1,1 @@
+"""Backbones, heads and the reranker module that joins them."""

@@ -1,0 +1,22 @@
+"""The architectures by name."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from jaxrank.errors import InputError
+from jaxrank.models import bert, mamba
+from jaxrank.models.backbone import Family
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {family.name: family for family in (bert.FAMILY, mamba.FAMILY)}
+)
+
+
+def get_family(name: str) -> Family:
+    """The family of that name; InputError naming the nearest one if there is none."""
+    if name in FAMILIES:
+        return FAMILIES[name]
+    nearest = get_close_matches(name, FAMILIES, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise InputError(f"family: {name!r} is unknown; known are {', '.join(FAMILIES)}{hint}")

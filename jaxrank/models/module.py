@@ -1,0 +1,183 @@
+"""RerankerModule: a backbone, the vector that stands for the text, and a score head.
+
+Also the flat view of its parameters: one float32 array under one "."-joined path each, which is
+what weights on disk are mapped to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+from jax import numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxrank.errors import InputError
+from jaxrank.models.families import get_family
+from jaxrank.models.heads import LinearHead
+from jaxrank.models.layers import split_key
+from jaxrank.shapes import Array, Bool, Float, Float32, Int, Key
+
+HeadName = Literal["linear", "classification"]
+
+
+@dataclass(frozen=True)
+class RerankerConfig:
+    """A reranker's architecture."""
+
+    family: str
+    """Name of the architecture, a key of FAMILIES."""
+
+    backbone: Any
+    """The backbone's configuration, of the family's own class."""
+
+    head: HeadName = "linear"
+    """How a vector becomes a score: `linear` is one layer with bias, as in both papers;
+    `classification` is the head of transformers' own class, so PyTorch can read the model."""
+
+    head_dropout: float = 0.1
+    """Dropout rate in the head, in training only; 0.1 as in the papers' code and in BERT."""
+
+    def __post_init__(self) -> None:
+        family = get_family(self.family)
+        if not isinstance(self.backbone, family.config_class):
+            raise InputError(
+                f"RerankerConfig: backbone is a {type(self.backbone).__name__}; family "
+                f"{self.family!r} needs a {family.config_class.__name__}"
+            )
+        if self.head not in ("linear", "classification"):
+            raise InputError(
+                f"RerankerConfig: head is {self.head!r}; known are 'linear' and 'classification'"
+            )
+        if self.head == "classification" and family.classification_head is None:
+            raise InputError(
+                f"RerankerConfig: head is 'classification', which family {self.family!r} does "
+                "not have; use 'linear'"
+            )
+        if not 0 <= self.head_dropout < 1:
+            raise InputError(
+                f"RerankerConfig: head_dropout is {self.head_dropout}; it must be in [0, 1)"
+            )
+
+
+class RerankerModule(nnx.Module):
+    """Scores texts: encode, take the vector that stands for the text, apply the head.
+
+    Args:
+        config: the architecture.
+        dtype: what the backbone computes in; parameters and scores are float32.
+        rngs: its `params` stream draws the start.
+        remat: recompute layers in the backward pass, to save memory.
+        unroll: layers laid out in one step of the scan over layers.
+    """
+
+    def __init__(
+        self,
+        config: RerankerConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+        remat: bool = False,
+        unroll: int = 1,
+    ) -> None:
+        family = get_family(config.family)
+        head = family.classification_head if config.head == "classification" else LinearHead
+        assert head is not None  # RerankerConfig has checked it.
+        self.config = config
+        self.pooling = family.pooling
+        self.backbone = family.backbone(
+            config.backbone, dtype=dtype, rngs=rngs, remat=remat, unroll=unroll
+        )
+        self.head = head(config.backbone, dropout_rate=config.head_dropout, rngs=rngs)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "B L"],
+        *,
+        mask: Bool[Array, "B L"],
+        token_type_ids: Int[Array, "B L"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float32[Array, " B"]:
+        """Score right-padded texts; a `key` turns dropout on."""
+        backbone_key, head_key = split_key(key, 2)
+        hidden = self.backbone.encode(
+            input_ids, mask=mask, token_type_ids=token_type_ids, key=backbone_key
+        )
+        pooled = hidden[:, 0] if self.pooling == "first" else _last_real(hidden, mask)
+        return self.head(pooled, key=head_key)
+
+
+def _last_real(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """The vectors at the last True of each row of `mask`."""
+    last_B = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    return jnp.take_along_axis(hidden, last_B[:, None, None], axis=1)[:, 0]
+
+
+def parameters(module: RerankerModule) -> dict[str, jax.Array]:
+    """Every parameter by its path, e.g. "head.score.kernel"; stacked layers are one array."""
+    return {
+        _joined(path): variable.get_value()
+        for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param))
+    }
+
+
+def parameter_shapes(config: RerankerConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path, shape and dtype of every parameter of that architecture; allocates nothing."""
+    _, state = _abstract(config)
+    return {_joined(path): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+
+
+def build_module(
+    config: RerankerConfig,
+    parameters: Mapping[str, ArrayLike],
+    *,
+    dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    unroll: int = 1,
+) -> RerankerModule:
+    """A module with those parameters, all of them and no others.
+
+    Raises:
+        InputError: listing every missing, unused and wrongly shaped parameter.
+    """
+    graphdef, state = _abstract(config, dtype=dtype, remat=remat, unroll=unroll)
+    variables = {_joined(path): variable for path, variable in nnx.to_flat_state(state)}
+    wanted = {path: variable.get_value().shape for path, variable in variables.items()}
+    given = {path: jnp.shape(value) for path, value in parameters.items()}
+    faults = [f"{path} missing" for path in sorted(wanted.keys() - given.keys())]
+    faults += [f"{path} unused" for path in sorted(given.keys() - wanted.keys())]
+    faults += [
+        f"{path} has shape {given[path]}, needs {wanted[path]}"
+        for path in sorted(wanted.keys() & given.keys())
+        if given[path] != wanted[path]
+    ]
+    if faults:
+        raise InputError(f"parameters of a {config.family} reranker: {'; '.join(faults)}")
+    for path, variable in variables.items():
+        variable.set_value(jnp.asarray(parameters[path], jnp.float32))
+    return nnx.merge(graphdef, state)
+
+
+def init_module(
+    config: RerankerConfig,
+    *,
+    seed: int,
+    dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    unroll: int = 1,
+) -> RerankerModule:
+    """A module at a random start; the same seed gives the same parameters."""
+    rngs = nnx.Rngs(params=seed)
+    return RerankerModule(config, dtype=dtype, rngs=rngs, remat=remat, unroll=unroll)
+
+
+def _abstract(config: RerankerConfig, **options: Any) -> tuple[Any, Any]:
+    """Graph definition and state of a module, with shapes in place of arrays."""
+    return jax.eval_shape(
+        lambda: nnx.split(RerankerModule(config, rngs=nnx.Rngs(params=0), **options))
+    )
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in path)

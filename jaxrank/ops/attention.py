@@ -1,0 +1,154 @@
+"""Softmax attention: one call over `jax.nn.dot_product_attention`.
+
+Letters as in `jaxrank.shapes`: queries have length L, keys and values length S.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxrank.ops.arguments import check_array, check_implementation, check_rank, log_choice
+from jaxrank.ops.dropout import dropout
+from jaxrank.shapes import Array, Bool, Float, Key
+
+
+def attention(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    *,
+    mask: Bool[Array, "B S"] | None = None,
+    bias: Float[Array, "_ H L S"] | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+    implementation: str = "auto",
+) -> Float[Array, "B L H K"]:
+    """Attend: softmax(scale query key^T + bias) value, the softmax in float32.
+
+    Dropout on the attention probabilities exists in the "xla" path alone, as code of our own:
+    `jax.nn.dot_product_attention` has none, and cuDNN's takes a seed that is fixed at compilation.
+    So a model that trains with attention dropout (the papers' BERT: 0.1) materialises its scores,
+    and a run on cuDNN has to set that dropout to 0, which departs from the papers and must be
+    said in its config. No path drops the dropout in silence: "auto" takes "xla" when there is
+    any, and an explicit "cudnn" raises.
+
+    Args:
+        mask: the keys that may be attended to. A sequence without any gets finite values that
+            mean nothing.
+        bias: added to the scaled scores; the first axis is 1 or B.
+        is_causal: position t attends to keys up to t.
+        scale: 1 / sqrt(K) if None.
+        dropout_rate, dropout_key: no key, no dropout.
+        implementation: "xla", "cudnn" (NVIDIA GPU; float16 or bfloat16), or "auto": "cudnn" where
+            it can and there is no bias, else "xla".
+
+    Raises:
+        ValueError: a shape or dtype does not fit, or cuDNN cannot do what was asked.
+    """
+    check_arguments(query, key, value, mask, bias)
+    check_implementation("attention", implementation, ["xla", "cudnn"])
+    if dropout_key is None:
+        dropout_rate = 0.0
+    obstacle = _cudnn_obstacle(query, key, mask, bias, dropout_rate)
+    if implementation == "cudnn" and obstacle:
+        raise ValueError(f"attention: implementation 'cudnn' came, but {obstacle}")
+    if implementation == "auto":
+        implementation = "cudnn" if obstacle is None and bias is None else "xla"
+        log_choice("attention", implementation)
+    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if dropout_rate > 0.0:
+        return _attention_with_dropout(
+            query, key, value, mask, bias, is_causal, scale, dropout_rate, dropout_key
+        )
+    mask_BHLS = None if mask is None else mask[:, None, None, :]
+    if mask_BHLS is not None and implementation == "cudnn":
+        # jax hands cuDNN the mask as a bias, which must have all queries.
+        mask_BHLS = jnp.repeat(mask_BHLS, query.shape[1], axis=2)
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        bias=bias,
+        mask=mask_BHLS,
+        scale=scale,
+        is_causal=is_causal,
+        implementation="cudnn" if implementation == "cudnn" else "xla",
+    )
+
+
+def check_arguments(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+) -> None:
+    """Raise ValueError, naming the argument, if shapes or dtypes do not fit each other."""
+    check_rank("query", query, "B L H K")
+    check_rank("key", key, "B S H K")
+    batch, length, heads, width = query.shape
+    keys = key.shape[1]
+    check_array("query", query, query.shape)
+    for name, array in (("key", key), ("value", value)):
+        check_array(name, array, (batch, keys, heads, width), query.dtype.type)
+    check_array("mask", mask, (batch, keys), jnp.bool_)
+    if bias is not None:
+        first = bias.shape[0] if bias.shape[:1] in ((1,), (batch,)) else batch
+        check_array("bias", bias, (first, heads, length, keys))
+
+
+def _cudnn_obstacle(
+    query: jax.Array,
+    key: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    dropout_rate: float,
+) -> str | None:
+    """Why cuDNN cannot do this, or None if it can (the rules of jax's cuDNN call, for training)."""
+    if dropout_rate > 0.0:
+        return "it has no attention dropout; set the rate to 0 or take 'xla'"
+    if jax.default_backend() != "gpu":
+        return f"it needs an NVIDIA GPU, and this is {jax.default_backend()}"
+    capability = float(getattr(jax.devices()[0], "compute_capability", 0.0))
+    if capability < 8.0:
+        return "it needs an NVIDIA GPU of compute capability 8.0 or more"
+    if query.dtype not in (jnp.float16, jnp.bfloat16):
+        return f"it needs float16 or bfloat16, not {query.dtype}"
+    widest = 256 if capability >= 9.0 else 128
+    if query.shape[-1] % 8 or query.shape[-1] > widest:
+        return f"heads are {query.shape[-1]} wide; it needs a multiple of 8 up to {widest}"
+    has_bias = mask is not None or bias is not None
+    if has_bias and (query.shape[1] % 2 or key.shape[1] % 2):
+        return "with a mask or bias it needs even lengths"
+    return None
+
+
+def _attention_with_dropout(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    is_causal: bool,
+    scale: float,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    scores_BHLS = scale * jnp.einsum(
+        "blhk,bshk->bhls", query, key, preferred_element_type=jnp.float32
+    )
+    if bias is not None:
+        scores_BHLS = scores_BHLS + bias
+    # Not -inf: a sequence without any key would get NaN.
+    lowest = jnp.finfo(jnp.float32).min
+    if mask is not None:
+        scores_BHLS = jnp.where(mask[:, None, None, :], scores_BHLS, lowest)
+    if is_causal:
+        past_LS = jnp.tril(jnp.ones(scores_BHLS.shape[2:], bool))
+        scores_BHLS = jnp.where(past_LS[None, None, :, :], scores_BHLS, lowest)
+    probabilities = jax.nn.softmax(scores_BHLS, axis=-1).astype(value.dtype)
+    probabilities = dropout(probabilities, dropout_rate, dropout_key)
+    return jnp.einsum("bhls,bshk->blhk", probabilities, value)

@@ -1,0 +1,120 @@
+"""The public `selective_scan`: its contract, its checks, and the choice of an implementation.
+
+Letters beside those of `jaxrank.shapes` (Gu and Dao 2023, "Mamba", section 3, algorithm 2):
+
+    u      the input of each channel           delta  its step size, before softplus
+    A      the decay of each state, negative   B, C   what is written to, read from the states
+    D      the skip connection                 z      the gate
+    h      the states
+
+`scan` and `associative` keep the states as (B, N, D), since D is the long axis and wants to lie
+innermost; the public layout is the paper's, (B, D, N).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrank.ops.arguments import check_array, check_implementation, check_rank, log_choice
+from jaxrank.ops.selective_scan.associative import selective_scan_associative
+from jaxrank.ops.selective_scan.reference import selective_scan_reference
+from jaxrank.ops.selective_scan.scan import selective_scan_time
+from jaxrank.shapes import Array, Bool, Float, Float32
+
+IMPLEMENTATIONS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
+    "reference": selective_scan_reference,
+    "scan": selective_scan_time,
+    "associative": selective_scan_associative,
+}
+
+
+def selective_scan(
+    u: Float[Array, "B L D"],
+    delta: Float[Array, "B L D"],
+    A: Float[Array, "D N"],
+    B: Float[Array, "B L N"],
+    C: Float[Array, "B L N"],
+    *,
+    D: Float[Array, " D"] | None = None,
+    z: Float[Array, "B L D"] | None = None,
+    delta_bias: Float[Array, " D"] | None = None,
+    softplus: bool = True,
+    initial_state: Float32[Array, "B D N"] | None = None,
+    reset: Bool[Array, "B L"] | None = None,
+    mask: Bool[Array, "B L"] | None = None,
+    return_final_state: bool = False,
+    implementation: str = "auto",
+) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], Float32[Array, "B D N"]]:
+    """Run the selective state-space recurrence over the tokens of each sequence.
+
+        step_t = softplus(delta_t + delta_bias)              (D,)    as it is if not `softplus`
+        h_t    = exp(step_t A) * h_{t-1} + step_t u_t B_t    (D, N)
+        y_t    = (h_t C_t + D u_t) * silu(z_t)               (D,)
+
+    Everything is computed in float32; `y` has u's dtype, the states are float32. Gradients flow to
+    every array but `reset` and `mask`, from `y` and from the final state.
+
+    Args:
+        u, delta, z: the inputs, step sizes and gates of each channel.
+        A: negative; B, C: shared by all channels.
+        D, delta_bias: one number a channel.
+        initial_state: the state before the first token; zeros if None.
+        reset: at a True position everything before it is forgotten, `initial_state` too.
+        mask: a False position is as if absent: it does not change the state, its reset does not
+            count, nothing of it (not even a NaN) reaches any output or gradient; its y is 0.
+        return_final_state: also return the state after the last token, which continues the
+            sequence when it comes back as `initial_state`.
+        implementation: "reference" (one token at a time, the specification), "scan" (one token at
+            a time, states recomputed in the backward pass), "associative" (parallel over tokens),
+            or "auto": "scan" on CPU, "associative" elsewhere. Forward-mode differentiation works
+            in "reference" and "associative" only.
+
+    Returns:
+        y, or (y, final state).
+
+    Raises:
+        ValueError: a shape, a dtype or the implementation's name does not fit.
+    """
+    check_arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, mask)
+    check_implementation("selective_scan", implementation, IMPLEMENTATIONS)
+    if implementation == "auto":
+        implementation = "scan" if jax.default_backend() == "cpu" else "associative"
+        log_choice("selective_scan", implementation)
+    if initial_state is None:
+        initial_state = jnp.zeros((u.shape[0], *A.shape), jnp.float32)
+    y, final_state = IMPLEMENTATIONS[implementation](
+        u, delta, A, B, C, D, z, delta_bias, initial_state, reset, mask, softplus=softplus
+    )
+    return (y, final_state) if return_final_state else y
+
+
+def check_arguments(
+    u: jax.Array,
+    delta: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array | None,
+    z: jax.Array | None,
+    delta_bias: jax.Array | None,
+    initial_state: jax.Array | None,
+    reset: jax.Array | None,
+    mask: jax.Array | None,
+) -> None:
+    """Raise ValueError, naming the argument, if shapes or dtypes do not fit each other."""
+    check_rank("u", u, "B L D")
+    check_rank("A", A, "D N")
+    batch, length, channels = u.shape
+    states = A.shape[1]
+    check_array("u", u, u.shape)
+    check_array("A", A, (channels, states))
+    for name, per_channel in (("delta", delta), ("z", z)):
+        check_array(name, per_channel, u.shape)
+    for name, per_state in (("B", B), ("C", C)):
+        check_array(name, per_state, (batch, length, states))
+    for name, weight in (("D", D), ("delta_bias", delta_bias)):
+        check_array(name, weight, (channels,))
+    check_array("initial_state", initial_state, (batch, channels, states), jnp.float32)
+    for name, mark in (("reset", reset), ("mask", mask)):
+        check_array(name, mark, (batch, length), jnp.bool_)

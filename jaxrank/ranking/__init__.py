@@ -1,0 +1,1 @@
+"""Ranking: scores for any number of query-document pairs, and runs reranked by them."""

@@ -1,0 +1,73 @@
+"""A first stage's run, ordered anew by the scores of a reranker."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jaxrank.errors import InputError
+from jaxrank.evaluation.runs import Run
+from jaxrank.progress import progress_bar
+
+ScorePairs = Callable[[Sequence[tuple[str, str]]], np.ndarray]
+
+_CHUNK_PAIRS = 8192
+
+
+def rerank_run(
+    run: Run,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    score_pairs: ScorePairs,
+    *,
+    depth: int | None = None,
+    progress: bool = False,
+) -> Run:
+    """Score the candidates of every query of `run` and return the run of these scores.
+
+    Texts are read and scored some thousand pairs at a time, so memory does not grow with the run.
+
+    Args:
+        run: query id -> candidate id -> first-stage score.
+        queries: query id -> text.
+        documents: document id -> text.
+        score_pairs: (query, document) texts -> scores, float32 (n,).
+        depth: candidates kept per query, the best by `run`; None keeps all.
+
+    Raises:
+        InputError: the run names a query or a document whose text is not there.
+    """
+    candidates = {query: _best(scores, depth) for query, scores in run.items()}
+    for query in candidates:
+        if query not in queries:
+            raise InputError(f"run: query {query!r} is not among the collection's queries")
+    total = sum(map(len, candidates.values()))
+    reranked: Run = {query: {} for query in candidates}
+    with progress_bar(description="reranking", unit="pair", enabled=progress, total=total) as bar:
+        for chunk in _chunks(candidates):
+            texts = [(queries[query], _text(documents, document)) for query, document in chunk]
+            for (query, document), score in zip(chunk, score_pairs(texts), strict=True):
+                reranked[query][document] = float(score)
+            bar.update(len(chunk))
+    return reranked
+
+
+def _best(scores: Mapping[str, float], depth: int | None) -> list[str]:
+    return sorted(scores, key=lambda document: (-scores[document], document))[:depth]
+
+
+def _chunks(candidates: Mapping[str, list[str]]) -> Iterator[list[tuple[str, str]]]:
+    chunk: list[tuple[str, str]] = []
+    for query, documents in candidates.items():
+        chunk.extend((query, document) for document in documents)
+        if len(chunk) >= _CHUNK_PAIRS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _text(documents: Mapping[str, str], document: str) -> str:
+    try:
+        return documents[document]
+    except KeyError:
+        raise InputError(f"run: document {document!r} is not in the collection") from None

@@ -1,0 +1,147 @@
+"""Reranker: a model folder in, relevance scores out. The public face of the project."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from ckpt_convert.load import load
+from ckpt_convert.save import save
+from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
+from jaxrank.ranking.scoring import Scorer
+from jaxrank.text.templates import TextConfig
+from jaxrank.text.tokenize import PairTokenizer, TruncationCounts
+
+DType = Literal["float32", "bfloat16"]
+
+
+class Reranker:
+    """A cross-encoder with its weights, tokenizer and template.
+
+        model = jaxrank.Reranker.from_pretrained("runs/quickstart/model")
+        model.predict([("What causes asthma?", "Asthma is caused by ...")])  # np.float32 (1,)
+        model.rank("What causes asthma?", documents, top_k=3)
+
+    Args:
+        config: what the module was built with; goes into the saved folder.
+        module: the network.
+        tokenizer: a fast tokenizer.
+        text: template and budgets, the same as in training.
+    """
+
+    def __init__(
+        self,
+        config: RerankerConfig,
+        module: RerankerModule,
+        tokenizer: PreTrainedTokenizerFast,
+        text: TextConfig,
+    ) -> None:
+        self.config = config
+        self.module = module
+        self.tokenizer = tokenizer
+        self.text = text
+        self._pairs = PairTokenizer(tokenizer, text)
+        self._scorers: dict[int, Scorer] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: DType = "float32",
+        tokenizer: str | Path | None = None,
+        text: TextConfig | None = None,
+    ) -> "Reranker":
+        """Load a model folder (ours, or a published cross-encoder's) or a hub id.
+
+        Args:
+            source: a folder with config.json and model.safetensors, or the id of such a folder on
+                the Hugging Face hub.
+            dtype: what the network computes in; parameters and scores are float32 anyway.
+            tokenizer: where the tokenizer is, if not in `source`.
+            text: template and budgets instead of those that the folder names.
+
+        Raises:
+            InputError: no such folder, an unknown kind of model, weights that do not fit.
+
+        Warns:
+            UserWarning: the folder holds no score head, so the scores are random.
+        """
+        loaded = load(source, tokenizer=tokenizer, text=text)
+        if loaded.fresh:
+            warnings.warn(
+                f"{source}: holds no score head ({', '.join(loaded.fresh)}); it starts at random, "
+                "so the scores mean nothing before training",
+                stacklevel=2,
+            )
+        module = build_module(loaded.config, loaded.parameters, dtype=jnp.dtype(dtype))
+        return cls(loaded.config, module, loaded.tokenizer, loaded.text)
+
+    def predict(
+        self,
+        pairs: Sequence[Sequence[str]],
+        batch_size: int = 32,
+        *,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Scores of (query, document) pairs, float32 (n,), in their order; higher is more relevant.
+
+        Pairs are sorted by length inside, so their order and `batch_size` change no score by more
+        than 1e-5 in float32. What did not fit is counted in `truncation`.
+        """
+        if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
+            raise ValueError("predict takes a list of pairs; for one pair write predict([pair])")
+        if batch_size not in self._scorers:
+            self._scorers[batch_size] = Scorer(
+                self.module,
+                pad_token_id=self._pairs.pad_token_id,
+                max_length=self.text.max_length,
+                batch_size=batch_size,
+            )
+        tokenized = self._pairs.encode([(query, document) for query, document in pairs])
+        return self._scorers[batch_size].score(tokenized, progress=show_progress_bar)
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        *,
+        batch_size: int = 32,
+    ) -> list[dict[str, Any]]:
+        """Documents by falling relevance to one query; ties keep their order.
+
+        Returns:
+            `[{"corpus_id": position in documents, "score": float, "text": only if asked}, ...]`.
+        """
+        scores = self.predict([(query, document) for document in documents], batch_size)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        ranked = [{"corpus_id": int(i), "score": float(scores[i])} for i in order]
+        if return_documents:
+            for row in ranked:
+                row["text"] = documents[row["corpus_id"]]
+        return ranked
+
+    @property
+    def truncation(self) -> TruncationCounts:
+        """What has been cut or was empty, over all pairs that this object tokenised."""
+        return self._pairs.counts
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write a Hugging Face folder that `from_pretrained` reads back to the same bits.
+
+        A BERT reranker with the `classification` head and the template `pair` is also read by
+        transformers' AutoModelForSequenceClassification and sentence-transformers' CrossEncoder.
+        """
+        return save(
+            folder,
+            config=self.config,
+            parameters={name: np.asarray(a) for name, a in parameters(self.module).items()},
+            tokenizer=self.tokenizer,
+            text=self.text,
+        )

@@ -1,0 +1,231 @@
+"""Building, naming and checking rerankers."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxrank.errors import InputError
+from jaxrank.models.bert import BertConfig
+from jaxrank.models.families import FAMILIES, get_family
+from jaxrank.models.mamba import MambaConfig
+from jaxrank.models.module import (
+    RerankerConfig,
+    RerankerModule,
+    build_module,
+    init_module,
+    parameter_shapes,
+    parameters,
+)
+
+BERT = RerankerConfig(
+    family="bert",
+    backbone=BertConfig(
+        vocab_size=30, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=12
+    ),
+    head="classification",
+)
+MAMBA = RerankerConfig(
+    family="mamba", backbone=MambaConfig(vocab_size=30, hidden_size=8, num_layers=2, state_size=4)
+)
+IDS = jnp.arange(12).reshape(2, 6)
+MASK = jnp.array([[True] * 6, [True] * 4 + [False] * 2])
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Random starts by configuration and seed, each made once."""
+    return functools.cache(lambda config, seed=0: init_module(config, seed=seed))
+
+
+BERT_PATHS = """
+backbone.embeddings.norm.bias backbone.embeddings.norm.weight
+backbone.embeddings.position.embedding backbone.embeddings.token.embedding
+backbone.embeddings.token_type.embedding
+backbone.layers.stacked.attention.key.bias backbone.layers.stacked.attention.key.kernel
+backbone.layers.stacked.attention.output.bias backbone.layers.stacked.attention.output.kernel
+backbone.layers.stacked.attention.query.bias backbone.layers.stacked.attention.query.kernel
+backbone.layers.stacked.attention.value.bias backbone.layers.stacked.attention.value.kernel
+backbone.layers.stacked.attention_norm.bias backbone.layers.stacked.attention_norm.weight
+backbone.layers.stacked.feed_forward.down.bias backbone.layers.stacked.feed_forward.down.kernel
+backbone.layers.stacked.feed_forward.up.bias backbone.layers.stacked.feed_forward.up.kernel
+backbone.layers.stacked.feed_forward_norm.bias backbone.layers.stacked.feed_forward_norm.weight
+head.pooler.bias head.pooler.kernel head.score.bias head.score.kernel
+"""
+MAMBA_PATHS = """
+backbone.embedding.embedding backbone.final_norm.weight
+backbone.layers.stacked.mixer.A_log backbone.layers.stacked.mixer.D
+backbone.layers.stacked.mixer.conv_bias backbone.layers.stacked.mixer.conv_weight
+backbone.layers.stacked.mixer.dt_proj.bias backbone.layers.stacked.mixer.dt_proj.kernel
+backbone.layers.stacked.mixer.in_proj.kernel backbone.layers.stacked.mixer.out_proj.kernel
+backbone.layers.stacked.mixer.x_proj.kernel backbone.layers.stacked.norm.weight
+head.score.bias head.score.kernel
+"""
+
+
+@pytest.mark.parametrize(("config", "paths"), [(BERT, BERT_PATHS), (MAMBA, MAMBA_PATHS)])
+def test_parameter_paths_are_the_ones_that_weights_on_disk_are_mapped_to(config, paths, start):
+    shapes = parameter_shapes(config)
+    assert sorted(shapes) == sorted(paths.split())
+    actual = parameters(start(config))
+    assert {path: (a.shape, a.dtype) for path, a in actual.items()} == {
+        path: (s.shape, s.dtype) for path, s in shapes.items()
+    }
+    assert all(array.dtype == jnp.float32 for array in actual.values())
+
+
+@pytest.mark.parametrize("config", [BERT, MAMBA])
+def test_build_module_gives_back_the_module_that_the_parameters_came_from(config, start):
+    module = start(config)
+    arrays = {path: np.asarray(array) for path, array in parameters(module).items()}
+    rebuilt = build_module(config, arrays)
+    np.testing.assert_array_equal(rebuilt(IDS, mask=MASK), module(IDS, mask=MASK))
+
+
+def test_build_module_names_every_fault_in_one_error(start):
+    arrays = dict(parameters(start(MAMBA)))
+    del arrays["head.score.bias"]
+    arrays["head.pooler.bias"] = jnp.zeros(8)
+    arrays["backbone.embedding.embedding"] = jnp.zeros((29, 8))
+    with pytest.raises(InputError) as caught:
+        build_module(MAMBA, arrays)
+    message = str(caught.value)
+    assert "head.score.bias missing" in message
+    assert "head.pooler.bias unused" in message
+    assert "backbone.embedding.embedding has shape (29, 8), needs (30, 8)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("config", [BERT, MAMBA])
+def test_a_seed_gives_one_start(config, start):
+    first, again = parameters(start(config)), parameters(init_module(config, seed=0))
+    for path, array in first.items():
+        np.testing.assert_array_equal(array, again[path])
+    other = parameters(init_module(config, seed=1))
+    assert np.any(first["head.score.kernel"] != other["head.score.kernel"])
+
+
+@pytest.mark.parametrize("config", [BERT, MAMBA])
+def test_module_runs_under_jit_over_pure_state(config, start):
+    module = start(config)
+    graphdef, state = nnx.split(module)
+    score = jax.jit(lambda state, key: nnx.merge(graphdef, state)(IDS, mask=MASK, key=key))
+    np.testing.assert_allclose(score(state, None), module(IDS, mask=MASK), atol=1e-6)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(score(state, key), module(IDS, mask=MASK, key=key), atol=1e-6)
+
+
+def test_bert_scores_the_first_token_and_mamba_the_last_real_one(start):
+    for config, positions in [(replace(BERT, head="linear"), [0, 0]), (MAMBA, [5, 3])]:
+        module = start(config)
+        hidden = module.backbone.encode(IDS, mask=MASK)
+        expected = module.head(hidden[jnp.arange(2), jnp.array(positions)])
+        np.testing.assert_allclose(module(IDS, mask=MASK), expected, atol=1e-7)
+
+
+def test_mamba_starts_as_the_official_package_starts_it(start):
+    wide = replace(MAMBA, backbone=replace(MAMBA.backbone, hidden_size=64, num_layers=4))
+    arrays = parameters(start(wide))
+    mixer = {
+        path.rpartition("mixer.")[2]: np.asarray(array)
+        for path, array in arrays.items()
+        if "mixer" in path
+    }
+    np.testing.assert_allclose(np.exp(mixer["A_log"][1, 5]), [1, 2, 3, 4], rtol=1e-6)
+    steps = np.log1p(np.exp(mixer["dt_proj.bias"].astype(np.float64)))
+    assert 0.001 <= steps.min() < 0.002
+    assert 0.05 < steps.max() <= 0.1001
+    assert np.abs(mixer["conv_weight"]).max() == pytest.approx(0.5, rel=0.02)
+    assert np.abs(mixer["in_proj.kernel"]).max() == pytest.approx(64**-0.5, rel=0.02)
+    assert np.abs(mixer["out_proj.kernel"]).max() == pytest.approx((128 * 4) ** -0.5, rel=0.02)
+    assert np.std(arrays["backbone.embedding.embedding"]) == pytest.approx(0.02, rel=0.1)
+
+
+def test_an_id_outside_the_table_is_not_taken_for_another_token(start):
+    module = start(MAMBA)
+    assert np.all(np.isnan(module(IDS + 30, mask=MASK)))
+
+
+def test_bert_refuses_more_tokens_than_it_has_positions(start):
+    long = jnp.zeros((1, 513), jnp.int32)
+    with pytest.raises(ValueError, match="513 long; this model has 512 positions"):
+        start(BERT)(long, mask=long == 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BertConfig(hidden_size=10, num_heads=3), "hidden_size is 10"),
+        (lambda: BertConfig(num_layers=0), "num_layers is 0; it must be at least 1"),
+        (lambda: BertConfig(hidden_dropout=1.0), "hidden_dropout is 1.0"),
+        (lambda: MambaConfig(norm_epsilon=float("nan")), "norm_epsilon is nan"),
+        (lambda: MambaConfig(time_step_rank=0), "time_step_rank is 0"),
+        (lambda: MambaConfig(time_step_min=0.2), "time_step_min is 0.2"),
+        (lambda: replace(MAMBA, head="classification"), "family 'mamba' does not have"),
+        (lambda: replace(MAMBA, backbone=BERT.backbone), "needs a MambaConfig"),
+        (lambda: replace(MAMBA, head_dropout=1.0), "head_dropout is 1.0"),
+        (lambda: get_family("mmaba"), "did you mean 'mamba'"),
+        (lambda: get_family("zzz"), "known are bert, mamba"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_by_name(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+# Counted by PyTorch (transformers 5.23, models on the meta device), pooler included for BERT.
+COUNTS = {
+    "bert-base": 109_482_240,
+    "bert-large": 335_141_888,
+    "minilm-l6": 22_713_216,
+    "mamba-130m": 129_135_360,
+    "mamba-370m": 371_516_416,
+    "mamba-790m": 793_204_224,
+    "mamba-1.4b": 1_372_178_432,
+}
+PRESETS = [(family, name) for family in FAMILIES.values() for name in family.presets]
+
+
+@pytest.mark.parametrize(("family", "name"), PRESETS, ids=[name for _, name in PRESETS])
+def test_presets_have_the_published_number_of_parameters(family, name):
+    head = "linear" if family.classification_head is None else "classification"
+    config = RerankerConfig(family=family.name, backbone=family.presets[name], head=head)
+    shapes = parameter_shapes(config)
+    assert sum(s.size for path, s in shapes.items() if "head.score" not in path) == COUNTS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "name"), PRESETS, ids=[name for _, name in PRESETS])
+def test_counts_are_what_pytorch_counts(family, name):
+    import torch
+    import transformers
+
+    config = family.presets[name]
+    with torch.device("meta"):
+        if family.name == "bert":
+            model = transformers.BertModel(
+                transformers.BertConfig(
+                    vocab_size=config.vocab_size,
+                    hidden_size=config.hidden_size,
+                    num_hidden_layers=config.num_layers,
+                    num_attention_heads=config.num_heads,
+                    intermediate_size=config.intermediate_size,
+                )
+            )
+        else:
+            model = transformers.MambaModel(
+                transformers.MambaConfig(
+                    vocab_size=config.vocab_size,
+                    hidden_size=config.hidden_size,
+                    num_hidden_layers=config.num_layers,
+                )
+            )
+    assert sum(tensor.numel() for tensor in model.parameters()) == COUNTS[name]
+
+
+def test_a_module_is_a_reranker_module(start):
+    assert isinstance(start(MAMBA), RerankerModule)

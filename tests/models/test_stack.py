@@ -1,0 +1,80 @@
+"""LayerStack equals a loop over its layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxrank.models.stack import LayerStack
+
+
+class Affine(nnx.Module):
+    """A layer that can tell who called it: noise by key, an own and a shared argument."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.weight = nnx.Param(jax.random.normal(rngs.params(), (4, 4)) / 2)
+
+    def __call__(self, hidden, *, key=None, shift=0.0, scale=1.0):
+        noise = 0.0 if key is None else jax.random.normal(key, hidden.shape)
+        return jnp.tanh(hidden @ self.weight[...]) * scale + shift + noise
+
+
+def make(**options) -> LayerStack:
+    return LayerStack(Affine, 5, rngs=nnx.Rngs(params=0), **options)
+
+
+HIDDEN = jax.random.normal(jax.random.key(7), (2, 3, 4))
+KEY = jax.random.key(1)
+SHIFTS = jnp.arange(5.0)
+
+
+def loop() -> list[jax.Array]:
+    """Outputs of the layers, one after the other, by plain indexing."""
+    weights, hidden, outputs = make().stacked.weight[...], HIDDEN, []
+    for index in range(5):
+        noise = jax.random.normal(jax.random.fold_in(KEY, index), hidden.shape)
+        hidden = jnp.tanh(hidden @ weights[index]) * 3.0 + SHIFTS[index] + noise
+        outputs.append(hidden)
+    return outputs
+
+
+@pytest.mark.parametrize("options", [{}, {"remat": True}, {"unroll": 2}, {"unroll": 9}])
+def test_stack_applies_its_layers_in_order(options):
+    stack, expected = make(**options), loop()
+    call = {"key": KEY, "per_layer": {"shift": SHIFTS}, "scale": 3.0}
+    final, outputs = stack(HIDDEN, return_hidden_states=True, **call)
+    np.testing.assert_allclose(outputs, jnp.stack(expected), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(final, outputs[-1])
+    if not options:
+        np.testing.assert_allclose(stack(HIDDEN, **call), final, rtol=1e-6)
+
+
+def test_layers_start_different_and_a_seed_gives_the_same_start():
+    weights = make().stacked.weight[...]
+    assert weights.shape == (5, 4, 4)
+    assert len({float(layer[0, 0]) for layer in weights}) == 5
+    np.testing.assert_array_equal(weights, make().stacked.weight[...])
+
+
+def test_without_a_key_layers_get_none():
+    stack = make()
+    np.testing.assert_array_equal(stack(HIDDEN), stack(HIDDEN))
+    assert np.all(stack(HIDDEN, key=KEY) != stack(HIDDEN))
+
+
+def test_remat_keeps_less_for_the_backward_pass():
+    def saved(stack: LayerStack) -> int:
+        graphdef, state = nnx.split(stack)
+        wide = jnp.ones((64, 128, 4))
+        pull = jax.eval_shape(
+            lambda state: jax.vjp(lambda s: nnx.merge(graphdef, s)(wide), state)[1], state
+        )
+        return sum(leaf.size for leaf in jax.tree.leaves(pull))
+
+    assert saved(make(remat=True)) < saved(make())
+
+
+def test_a_stack_without_layers_is_refused():
+    with pytest.raises(ValueError, match="num_layers=0"):
+        LayerStack(Affine, 0, rngs=nnx.Rngs(params=0))

@@ -1,0 +1,46 @@
+"""Reranking scores every candidate once and names what it cannot find."""
+
+import numpy as np
+import pytest
+
+from jaxrank.errors import InputError
+from jaxrank.evaluation.runs import Run
+from jaxrank.ranking import reranking
+from jaxrank.ranking.reranking import rerank_run
+
+QUERIES = {"q1": "one", "q2": "three"}
+DOCUMENTS = {"d1": "a", "d2": "bb", "d3": "ccc"}
+RUN: Run = {"q1": {"d1": 3.0, "d2": 2.0, "d3": 1.0}, "q2": {"d3": 1.0, "d2": 1.0, "d1": 1.0}}
+
+
+def score_lengths(pairs: list[tuple[str, str]]) -> np.ndarray:
+    return np.array([len(query) * 10 + len(document) for query, document in pairs], np.float32)
+
+
+@pytest.mark.parametrize("chunk_pairs", [1, 4, 100])
+def test_every_candidate_gets_the_score_of_its_texts(
+    chunk_pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reranking, "_CHUNK_PAIRS", chunk_pairs)
+    reranked = rerank_run(RUN, QUERIES, DOCUMENTS, score_lengths)
+    assert reranked == {
+        "q1": {"d1": 31.0, "d2": 32.0, "d3": 33.0},
+        "q2": {"d1": 51.0, "d2": 52.0, "d3": 53.0},
+    }
+
+
+def test_depth_keeps_the_best_and_breaks_ties_by_document_id() -> None:
+    reranked = rerank_run(RUN, QUERIES, DOCUMENTS, score_lengths, depth=2)
+    assert {query: set(scores) for query, scores in reranked.items()} == {
+        "q1": {"d1", "d2"},
+        "q2": {"d1", "d2"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [({"q9": {"d1": 1.0}}, "query 'q9'"), ({"q1": {"d9": 1.0}}, "document 'd9'")],
+)
+def test_what_the_collection_lacks_is_named(run: Run, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rerank_run(run, QUERIES, DOCUMENTS, score_lengths)
