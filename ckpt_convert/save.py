@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-import jaxrank
 from ckpt_convert.rules import export_weights
 from ckpt_convert.source_config import ARCHITECTURES, CONFIG_FILE, write_source_config
 from ckpt_convert.weight_files import write_weights
@@ -17,6 +16,7 @@ from jaxrank.errors import InputError
 from jaxrank.files import atomic_folder, file_digest, read_json
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 from jaxrank.text.templates import TextConfig
+from jaxrank.version import __version__
 
 _SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -171,7 +171,7 @@ def _readme(
 ) -> str:
     reader = torch_reader(config, text)
     pooled = "first" if config.family == "bert" else "last real"
-    lines = [*provenance, f"written by jaxrank {jaxrank.__version__}", f"weights sha256 {digest}"]
+    lines = [*provenance, f"written by jaxrank {__version__}", f"weights sha256 {digest}"]
     return _README.format(
         library="sentence-transformers" if "CrossEncoder" in reader else "transformers",
         family=config.family,

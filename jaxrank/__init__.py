@@ -6,7 +6,7 @@ Public names are imported when first used, so that `import jaxrank` costs nothin
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from jaxrank.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from jaxrank.ops.conv import causal_conv1d as causal_conv1d

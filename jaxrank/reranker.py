@@ -121,10 +121,13 @@ class Reranker:
         """
         scores = self.predict([(query, document) for document in documents], batch_size)
         order = np.argsort(-scores, kind="stable")[:top_k]
-        ranked = [{"corpus_id": int(i), "score": float(scores[i])} for i in order]
+        rows = order.tolist()
+        ranked: list[dict[str, Any]] = [
+            {"corpus_id": row, "score": float(scores[row])} for row in rows
+        ]
         if return_documents:
-            for row in ranked:
-                row["text"] = documents[row["corpus_id"]]
+            for row, entry in zip(rows, ranked, strict=True):
+                entry["text"] = documents[row]
         return ranked
 
     @property

@@ -1,16 +1,18 @@
 """A first stage's run, ordered anew by the scores of a reranker."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
 from jaxrank.errors import InputError
-from jaxrank.evaluation.runs import Run
+from jaxrank.evaluation.runs import Run, ranking
 from jaxrank.progress import progress_bar
 
 ScorePairs = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 
-_CHUNK_PAIRS = 8192
+# Few enough that the bar moves on a CPU too, many enough that sorting by length pays.
+_CHUNK_PAIRS = 512
 
 
 def rerank_run(
@@ -24,7 +26,7 @@ def rerank_run(
 ) -> Run:
     """Score the candidates of every query of `run` and return the run of these scores.
 
-    Texts are read and scored some thousand pairs at a time, so memory does not grow with the run.
+    Texts are read and scored some hundred pairs at a time, so memory does not grow with the run.
 
     Args:
         run: query id -> candidate id -> first-stage score.
@@ -36,7 +38,7 @@ def rerank_run(
     Raises:
         InputError: the run names a query or a document whose text is not there.
     """
-    candidates = {query: _best(scores, depth) for query, scores in run.items()}
+    candidates = {query: ranking(scores)[:depth] for query, scores in run.items()}
     for query in candidates:
         if query not in queries:
             raise InputError(f"run: query {query!r} is not among the collection's queries")
@@ -51,18 +53,9 @@ def rerank_run(
     return reranked
 
 
-def _best(scores: Mapping[str, float], depth: int | None) -> list[str]:
-    return sorted(scores, key=lambda document: (-scores[document], document))[:depth]
-
-
 def _chunks(candidates: Mapping[str, list[str]]) -> Iterator[list[tuple[str, str]]]:
-    chunk: list[tuple[str, str]] = []
-    for query, documents in candidates.items():
-        chunk.extend((query, document) for document in documents)
-        if len(chunk) >= _CHUNK_PAIRS:
-            yield chunk
-            chunk = []
-    if chunk:
+    pairs = ((query, document) for query, ids in candidates.items() for document in ids)
+    while chunk := list(islice(pairs, _CHUNK_PAIRS)):
         yield chunk
 
 

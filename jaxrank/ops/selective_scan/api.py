@@ -20,9 +20,10 @@ from jaxrank.ops.arguments import check_array, check_implementation, check_rank,
 from jaxrank.ops.selective_scan.associative import selective_scan_associative
 from jaxrank.ops.selective_scan.reference import selective_scan_reference
 from jaxrank.ops.selective_scan.scan import selective_scan_time
+from jaxrank.ops.selective_scan.tokens import Arguments
 from jaxrank.shapes import Array, Bool, Float, Float32
 
-IMPLEMENTATIONS: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Arguments], tuple[jax.Array, jax.Array]]] = {
     "reference": selective_scan_reference,
     "scan": selective_scan_time,
     "associative": selective_scan_associative,
@@ -83,9 +84,8 @@ def selective_scan(
         log_choice("selective_scan", implementation)
     if initial_state is None:
         initial_state = jnp.zeros((u.shape[0], *A.shape), jnp.float32)
-    y, final_state = IMPLEMENTATIONS[implementation](
-        u, delta, A, B, C, D, z, delta_bias, initial_state, reset, mask, softplus=softplus
-    )
+    arguments = Arguments(u, delta, A, B, C, D, z, delta_bias, softplus, initial_state, reset, mask)
+    y, final_state = IMPLEMENTATIONS[implementation](arguments)
     return (y, final_state) if return_final_state else y
 
 

@@ -13,39 +13,30 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrank.ops.selective_scan.tokens import Marks, Tokens, finish, gather_arguments, prepare
+from jaxrank.ops.selective_scan.tokens import (
+    Arguments,
+    Marks,
+    Tokens,
+    finish,
+    prepare,
+    sort_arguments,
+)
 
 # A chunk's pairs take 8 B D N CHUNK bytes, and its product tree a few times that. On CPU 16 was
 # the fastest of 16, 32 and 64; a GPU wants fewer, larger steps.
 CHUNK = 32
 
 
-def selective_scan_associative(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    initial_state: jax.Array,
-    reset: jax.Array | None,
-    mask: jax.Array | None,
-    *,
-    softplus: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Return (y, final state); arguments as in `api.selective_scan`."""
-    length = u.shape[1]
+def selective_scan_associative(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+    """Return (y, final state)."""
+    length = arguments.u.shape[1]
     chunk = min(CHUNK, length)
-    tokens, marks, weights = gather_arguments(
-        u, delta, A, B, C, D, z, delta_bias, reset, mask, chunk=chunk
-    )
+    tokens, marks, weights = sort_arguments(arguments, chunk=chunk)
 
     @jax.checkpoint
     def run_chunk(h_BND: jax.Array, part: tuple[Tokens, Marks]) -> tuple[jax.Array, jax.Array]:
         tokens, (reset, mask) = part
-        drive = prepare(tokens, mask, weights.delta_bias, softplus=softplus)
+        drive = prepare(tokens, mask, weights.delta_bias, softplus=arguments.softplus)
         decay_KBND = jnp.exp(drive.step[:, :, None, :] * weights.A[None, None, :, :])
         if reset is not None:
             decay_KBND = jnp.where(reset[:, :, None, None], 0.0, decay_KBND)
@@ -59,9 +50,8 @@ def selective_scan_associative(
         """(B, L, ...) -> (chunks, K, B, ...)."""
         return jnp.swapaxes(x, 0, 1).reshape(-1, chunk, x.shape[0], *x.shape[2:])
 
-    h_BND, y = lax.scan(
-        run_chunk, jnp.swapaxes(initial_state, 1, 2), jax.tree.map(split, (tokens, marks))
-    )
+    h_BND = jnp.swapaxes(arguments.initial_state, 1, 2)
+    h_BND, y = lax.scan(run_chunk, h_BND, jax.tree.map(split, (tokens, marks)))
     y = jnp.swapaxes(y.reshape(-1, *y.shape[2:]), 0, 1)
     return y[:, :length], jnp.swapaxes(h_BND, 1, 2)
 

@@ -9,23 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrank.ops.selective_scan.tokens import Arguments
 
-def selective_scan_reference(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    initial_state: jax.Array,
-    reset: jax.Array | None,
-    mask: jax.Array | None,
-    *,
-    softplus: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Return (y, final state); arguments as in `api.selective_scan`."""
+
+def selective_scan_reference(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+    """Return (y, final state)."""
+    u, delta, A, B, C, D, z, delta_bias, softplus, initial_state, reset, mask = arguments
     reset = jnp.zeros(u.shape[:2], bool) if reset is None else reset
     mask = jnp.ones(u.shape[:2], bool) if mask is None else mask
     A = A.astype(jnp.float32)

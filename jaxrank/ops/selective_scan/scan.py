@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrank.ops.selective_scan.tokens import (
+    Arguments,
     Drive,
     Marks,
     Tokens,
     Weights,
     finish,
-    gather_arguments,
     prepare,
+    sort_arguments,
 )
 
 # States kept take 4 B L D N / CHUNK bytes (N = 16: as much as u itself), states recomputed
@@ -37,26 +38,13 @@ Gradients = tuple[Tokens, None, Weights, jax.Array]
 Tree = TypeVar("Tree")
 
 
-def selective_scan_time(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    initial_state: jax.Array,
-    reset: jax.Array | None,
-    mask: jax.Array | None,
-    *,
-    softplus: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Return (y, final state); arguments as in `api.selective_scan`."""
-    length = u.shape[1]
+def selective_scan_time(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+    """Return (y, final state)."""
+    length = arguments.u.shape[1]
     chunk = min(CHUNK, length)
-    sequence = gather_arguments(u, delta, A, B, C, D, z, delta_bias, reset, mask, chunk=chunk)
-    y, h_BND = _scan(chunk, softplus, *sequence, jnp.swapaxes(initial_state, 1, 2))
+    sequence = sort_arguments(arguments, chunk=chunk)
+    h_BND = jnp.swapaxes(arguments.initial_state, 1, 2)
+    y, h_BND = _scan(chunk, arguments.softplus, *sequence, h_BND)
     return y[:, :length], jnp.swapaxes(h_BND, 1, 2)
 
 

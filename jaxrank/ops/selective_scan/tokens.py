@@ -15,6 +15,23 @@ import jax
 import jax.numpy as jnp
 
 
+class Arguments(NamedTuple):
+    """The checked arguments of `api.selective_scan`, which says what they are."""
+
+    u: jax.Array
+    delta: jax.Array
+    A: jax.Array
+    B: jax.Array
+    C: jax.Array
+    D: jax.Array | None
+    z: jax.Array | None
+    delta_bias: jax.Array | None
+    softplus: bool
+    initial_state: jax.Array
+    reset: jax.Array | None
+    mask: jax.Array | None
+
+
 class Tokens(NamedTuple):
     """What differs from token to token and has a gradient: leading axes (B, L) or (L, B)."""
 
@@ -49,23 +66,10 @@ class Drive(NamedTuple):
     C: jax.Array
 
 
-def gather_arguments(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array | None,
-    z: jax.Array | None,
-    delta_bias: jax.Array | None,
-    reset: jax.Array | None,
-    mask: jax.Array | None,
-    *,
-    chunk: int,
-) -> tuple[Tokens, Marks, Weights]:
+def sort_arguments(arguments: Arguments, *, chunk: int) -> tuple[Tokens, Marks, Weights]:
     """Sort the arguments of a scan, and pad L with absent tokens to a multiple of `chunk`."""
-    length = u.shape[1]
-    padding = -length % chunk
+    u, delta, A, B, C, D, z, delta_bias, _, _, reset, mask = arguments
+    padding = -u.shape[1] % chunk
     if padding and mask is None:
         mask = jnp.ones(u.shape[:2], bool)
     if reset is not None and mask is not None:

@@ -1,0 +1,20 @@
+"""python -m jaxrank.train: fine-tune a reranker on groups of one positive and some negatives."""
+
+import sys
+from collections.abc import Sequence
+
+from jaxrank.command_line import parse, run
+from jaxrank.training.config import Recipe
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the recipe, train, say where the model is."""
+    recipe = parse(Recipe, "jaxrank.train", argv)
+    from jaxrank.training_run import train_reranker
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    train_reranker(recipe, command=["python", "-m", "jaxrank.train", *arguments], say=print)
+
+
+if __name__ == "__main__":
+    run(main)

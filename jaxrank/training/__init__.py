@@ -1,0 +1,1 @@
+"""Training: loss, optimizer, step, loop, and what a run leaves on disk."""

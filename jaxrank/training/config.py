@@ -1,0 +1,199 @@
+"""The recipe of a training run: one frozen dataclass, one section a concern.
+
+The docstrings of the fields are the help text of `python -m jaxrank.train --help`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxrank.errors import InputError
+from jaxrank.text.templates import TextConfig
+from jaxrank.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Where the model comes from: a checkpoint (`init_from`) or a random start (`family`)."""
+
+    init_from: str | None = None
+    """Folder or hub id of a checkpoint to start from."""
+
+    family: str | None = None
+    """Family of a random start, e.g. bert or mamba; instead of `init_from`."""
+
+    preset: str | None = None
+    """Size of a random start, e.g. mamba-130m."""
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Fields of the backbone's configuration to change: {num_layers: 4} of a preset, or
+    {hidden_dropout: 0.0} of either."""
+
+    head: Literal["linear", "classification"] | None = None
+    """Score head: linear (the papers': one linear layer) or classification (the family's own in
+    transformers, which PyTorch can read back). Null: the checkpoint's own, or linear."""
+
+    head_dropout: float | None = None
+    """Dropout rate in the head during training. Null: the checkpoint's own, or 0.1."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; parameters, norms, losses and scores are float32 always.
+    bfloat16 is for accelerators: on a CPU it brings nothing."""
+
+    tokenizer: str | None = None
+    """Folder, file or hub id of the tokenizer. Null: the one in `init_from`."""
+
+    seed: int = 0
+    """Seed of whatever starts at random: the head, or the whole model."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Training groups: a query, its positive, and negatives."""
+
+    collection: Path
+    """Collection folder: corpus.jsonl, queries.jsonl and, for the dev measure, qrels."""
+
+    groups: Path
+    """Groups file (JSONL) as `python -m jaxrank.mine` writes it, or FlagEmbedding's."""
+
+    negatives: int = 7
+    """Negatives of a group in one step, drawn anew each epoch from those in the file. RankMamba: 7;
+    State Space Models are Strong Text Rerankers: 15 for passages."""
+
+    min_negatives: int | None = None
+    """Fewest negatives a group of the file may have; what it lacks of `negatives` is masked. Null:
+    as many as `negatives`."""
+
+    groups_per_batch: int = 8
+    """Groups a step, so groups_per_batch * (1 + negatives) sequences. RankMamba: 8."""
+
+    num_threads: int = 2
+    """Threads that read and tokenise ahead of the training."""
+
+
+@dataclass(frozen=True)
+class DevConfig:
+    """The dev measure at milestones: candidates of a first stage, reranked by the model so far."""
+
+    run: Path | None = None
+    """TREC run with candidates, as `python -m jaxrank.search` writes it. Null: no dev measure."""
+
+    split: str = "dev"
+    """Split of the collection whose qrels judge the ranking."""
+
+    depth: int = 50
+    """Candidates per query, the best of the run."""
+
+    queries: int | None = 100
+    """Size of the sample of queries, drawn with `seed`. Null: all of the split."""
+
+    seed: int = 0
+    """Seed of the sample."""
+
+    measures: tuple[str, ...] = ("RR@10", "nDCG@10")
+    """Measures, by their names in ir-measures."""
+
+    batch_size: int = 32
+    """Pairs that are scored at once."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length of the run, what it leaves, and how it uses the machine."""
+
+    output: Path
+    """Run folder. The final model is in its folder `model`."""
+
+    steps: int | None = None
+    """Length of the run in steps; or give `epochs`."""
+
+    epochs: float | None = None
+    """Length of the run in passes over the groups file; or give `steps`. The papers: 1."""
+
+    milestones: int = 10
+    """How many times, at equal distances, the model is measured and saved. The last time is the end
+    of the run and gives `model`; the others are in `milestones/step-000120` and so on."""
+
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+
+    seed: int = 0
+    """Seed of shuffling, of drawing negatives and of dropout."""
+
+    remat: bool = False
+    """Compute each layer's inner values again in the backward pass: less memory, more time."""
+
+    unroll: int = 1
+    """Layers that are compiled as one piece: more is faster to run and slower to compile."""
+
+    tensorboard: bool = True
+    """Write TensorBoard events beside metrics.jsonl."""
+
+    overwrite: bool = False
+    """Train again where the output folder holds a finished run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Train a reranker with InfoNCE on groups of one positive and some negatives."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    data: DataConfig
+    dev: DevConfig = field(default_factory=DevConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise InputError for the first value that cannot be used, before anything is loaded."""
+    model, training = recipe.model, recipe.training
+    _need(
+        (model.init_from is None) != (model.family is None),
+        f"model.init_from, model.family: got {model.init_from}, {model.family}; "
+        "exactly one of them is needed",
+    )
+    if model.family is not None:
+        _need(model.preset is not None, "model.preset: a random start needs the size to start at")
+        _need(model.tokenizer is not None, "model.tokenizer: a random start needs a tokenizer")
+    else:
+        _need(
+            model.preset is None,
+            f"model.preset: got {model.preset}; with model.init_from the checkpoint says the size",
+        )
+    _need(
+        (training.steps is None) != (training.epochs is None),
+        f"training.steps, training.epochs: got {training.steps}, {training.epochs}; "
+        "exactly one of them is needed",
+    )
+    positive: Mapping[str, float | None] = {
+        "data.negatives": recipe.data.negatives,
+        "data.min_negatives": recipe.data.min_negatives,
+        "data.groups_per_batch": recipe.data.groups_per_batch,
+        "data.num_threads": recipe.data.num_threads,
+        "dev.depth": recipe.dev.depth,
+        "dev.queries": recipe.dev.queries,
+        "dev.batch_size": recipe.dev.batch_size,
+        "training.steps": training.steps,
+        "training.epochs": training.epochs,
+        "training.milestones": training.milestones,
+        "training.log_every": training.log_every,
+        "training.unroll": training.unroll,
+    }
+    for name, number in positive.items():
+        _need(number is None or number > 0, f"{name}: got {number}; a positive number is needed")
+
+
+def count_steps(config: TrainingConfig, *, num_groups: int, groups_per_batch: int) -> int:
+    """Steps of the run; a last batch that groups do not fill counts as one."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None, "check_recipe comes first"
+    return max(1, round(config.epochs * num_groups / groups_per_batch))
+
+
+def _need(is_met: bool, message: str) -> None:
+    if not is_met:
+        raise InputError(message)

@@ -1,0 +1,133 @@
+"""Checks of training: real steps of each family, with a finite and falling loss; speed and memory.
+
+The batches are made of a few fixed groups of random tokens, so the loss must fall: the model learns
+them by heart. Where PyTorch and transformers are installed, BERT's step is timed there too, as
+users would run it (bfloat16 autocast, SDPA attention), in the same process.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrank.models.families import get_family
+from jaxrank.models.module import RerankerConfig, init_module
+from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
+from jaxrank.training.step import init_state, make_train_step
+from scripts.gpu_check.rows import Row, Sizes
+
+STEPS = 60
+GROUPS, CANDIDATES = 4, 8
+PRESETS = {"bert": ("minilm-l6", "bert-base"), "mamba": ("mamba-130m",)}
+TOYS = {
+    "bert": {"hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "num_layers": 2},
+    "mamba": {"hidden_size": 32, "num_layers": 2},
+}
+
+
+def check_training(sizes: Sizes) -> Iterator[Row]:
+    """Train each family's presets on two fixed batches, in the precision of the device."""
+    length = min(sizes.length, 256)
+    for family, presets in PRESETS.items():
+        for preset in presets:
+            yield train_row(family, preset, length=length, is_toy=sizes.length < 128)
+    if find_spec("torch") and find_spec("transformers") and jax.default_backend() == "gpu":
+        yield torch_row("bert-base", length=length)
+
+
+def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
+    """Loss before and after STEPS steps, pairs a second, compile time and peak memory."""
+    backbone = get_family(family).presets[preset]
+    if is_toy:
+        backbone = replace(backbone, vocab_size=1000, **TOYS[family])
+    on_gpu = jax.default_backend() == "gpu"
+    config = RerankerConfig(family, backbone)
+    module = init_module(config, seed=0, dtype=jnp.bfloat16 if on_gpu else jnp.float32)
+    recipe = OptimizerConfig(learning_rate=1e-3 if is_toy else 5e-5, warmup_fraction=0.1)
+    optimizer, schedule = make_optimizer(recipe, STEPS)
+    graph, state = init_state(module, optimizer, key=jax.random.key(0))
+    step = make_train_step(graph, optimizer, schedule)
+    batches = [make_batch(backbone.vocab_size, length, seed) for seed in range(2)]
+
+    start = time.perf_counter()
+    compiled = step.lower(state, batches[0]).compile()
+    compile_s = time.perf_counter() - start
+    losses, times = [], []
+    for index in range(STEPS):
+        start = time.perf_counter()
+        state, metrics = compiled(state, batches[index % 2])
+        losses.append(float(metrics["loss"]))
+        times.append(time.perf_counter() - start)
+    before, after = np.mean(losses[:10]), np.mean(losses[-10:])
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    return Row(
+        "training",
+        f"{preset}{' (toy)' if is_toy else ''}, {GROUPS} x {CANDIDATES} x {length}",
+        ok=bool(np.all(np.isfinite(losses)) and after < before),
+        measured={
+            "loss_before": float(before),
+            "loss_after": float(after),
+            "pairs_per_s": GROUPS * CANDIDATES / float(np.median(times)),
+            "ms": 1e3 * float(np.median(times)),
+            "compile_s": compile_s,
+            "memory_mib": held / 2**20,
+        },
+        note="the loss must be finite and fall",
+    )
+
+
+def torch_row(preset: str, *, length: int) -> Row:
+    """The same step of BERT in PyTorch: bfloat16 autocast, fused AdamW."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    ours = get_family("bert").presets[preset]
+    config = BertConfig(
+        hidden_size=ours.hidden_size,
+        num_hidden_layers=ours.num_layers,
+        num_attention_heads=ours.num_heads,
+        intermediate_size=ours.intermediate_size,
+        num_labels=1,
+    )
+    model = BertForSequenceClassification(config).cuda().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
+    ids = torch.randint(1, ours.vocab_size, (GROUPS * CANDIDATES, length), device="cuda")
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    target = torch.zeros(GROUPS, dtype=torch.long, device="cuda")
+    times = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            scores = model(**inputs).logits.float().reshape(GROUPS, CANDIDATES)
+        loss = torch.nn.functional.cross_entropy(scores, target)
+        loss.backward()
+        optimizer.step()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    median = float(np.median(times))
+    return Row(
+        "training",
+        f"PyTorch {preset}, {GROUPS} x {CANDIDATES} x {length}",
+        ok=bool(torch.isfinite(loss)),
+        measured={"pairs_per_s": GROUPS * CANDIDATES / median, "ms": 1e3 * median},
+        note="eager, bfloat16 autocast, SDPA",
+    )
+
+
+def make_batch(vocab_size: int, length: int, seed: int) -> dict[str, jax.Array]:
+    """Groups of random tokens, of different lengths."""
+    random = np.random.default_rng(seed)
+    shape = (GROUPS, CANDIDATES, length)
+    lengths = random.integers(length // 2, length + 1, shape[:2])
+    return {
+        "input_ids": jnp.asarray(random.integers(1, vocab_size, shape), jnp.int32),
+        "mask": jnp.asarray(np.arange(length)[None, None, :] < lengths[:, :, None]),
+        "token_type_ids": jnp.zeros(shape, jnp.int32),
+        "candidate_mask": jnp.ones(shape[:2], bool),
+    }

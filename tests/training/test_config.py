@@ -1,0 +1,78 @@
+"""Recipes that cannot be run are refused with the keys to mend."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxrank.errors import InputError
+from jaxrank.training.config import (
+    DataConfig,
+    DevConfig,
+    ModelConfig,
+    Recipe,
+    TrainingConfig,
+    check_recipe,
+    count_steps,
+)
+
+
+def make_recipe(section: str | None = None, **values: Any) -> Recipe:
+    recipe = Recipe(
+        model=ModelConfig(init_from="folder"),
+        data=DataConfig(collection=Path("c"), groups=Path("g")),
+        training=TrainingConfig(output=Path("o"), steps=10),
+    )
+    if section is None:
+        return recipe
+    return replace(recipe, **{section: replace(getattr(recipe, section), **values)})
+
+
+def test_a_complete_recipe_passes():
+    check_recipe(make_recipe())
+    random_start = {"family": "bert", "preset": "bert-base", "tokenizer": "t", "init_from": None}
+    check_recipe(make_recipe("model", **random_start, overrides={"num_layers": 2}))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("model", {"init_from": None}, "model.init_from, model.family: .* exactly one"),
+        ("model", {"family": "bert"}, "model.init_from, model.family: .* exactly one"),
+        ("model", {"preset": "bert-base"}, "model.preset: got bert-base"),
+        ("model", {"init_from": None, "family": "bert"}, "model.preset: a random start"),
+        (
+            "model",
+            {"init_from": None, "family": "bert", "preset": "bert-base"},
+            "model.tokenizer: a random start",
+        ),
+        ("training", {"steps": None}, "training.steps, training.epochs: got None, None"),
+        ("training", {"epochs": 1.0}, "training.steps, training.epochs: got 10, 1.0"),
+        ("training", {"milestones": 0}, "training.milestones: got 0; a positive number"),
+        ("data", {"negatives": 0}, "data.negatives: got 0; a positive number"),
+        ("dev", {"depth": -1}, "dev.depth: got -1; a positive number"),
+    ],
+)
+def test_what_cannot_be_run_is_named(section: str, values: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        check_recipe(make_recipe(section, **values))
+
+
+def test_an_epoch_is_every_group_once():
+    config = TrainingConfig(output=Path("o"), epochs=1.0)
+    assert count_steps(config, num_groups=734_008, groups_per_batch=8) == 91_751
+    assert count_steps(replace(config, epochs=0.5), num_groups=100, groups_per_batch=8) == 6
+    assert count_steps(replace(config, epochs=0.01), num_groups=8, groups_per_batch=8) == 1
+    steps = replace(config, epochs=None, steps=7)
+    assert count_steps(steps, num_groups=100, groups_per_batch=8) == 7
+
+
+def test_papers_values_are_the_defaults():
+    recipe = make_recipe()
+    assert recipe.optimizer.betas == (0.9, 0.999)
+    assert recipe.optimizer.weight_decay == 0.01
+    assert recipe.data.negatives == 7
+    assert recipe.data.groups_per_batch == 8
+    assert recipe.training.milestones == 10
+    assert DevConfig().run is None
