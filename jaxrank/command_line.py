@@ -11,9 +11,14 @@ import difflib
 import json
 import logging
 import os
+import re
+import signal
 import sys
+import threading
+import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +30,21 @@ Options = TypeVar("Options")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+
+_RETRY_INTERRUPT_S = 0.05
+_REFUSED_VALUE = re.compile(
+    r'Parser key "(?P<key>[^"]+)":.*?(?:Got value|Given value): (?P<value>.*)', re.DOTALL
+)
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+    tuple: "a list",
+    dict: "keys with values",
+}
 
 
 def parse(options: type[Options], program: str, argv: Sequence[str] | None = None) -> Options:
@@ -52,7 +72,7 @@ def parse(options: type[Options], program: str, argv: Sequence[str] | None = Non
         values = parser.parse_args(_join_tuples(options, arguments))
         instance = parser.instantiate(values)
     except ArgumentError as error:
-        raise InputError(_one_line(str(error))) from None
+        raise InputError(_explain(options, str(error))) from None
     fields = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
     return options(**{name: instance[name] for name in fields})
 
@@ -78,21 +98,52 @@ def run(main: Callable[[], None]) -> NoReturn:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     _cache_compilations()
     try:
-        main()
+        with _interrupts_are_kept():
+            main()
     except InputError as error:
         sys.exit(_complain(f"error: {error}"))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(_complain(f"error: {where}{error.strerror or error}"))
     except KeyboardInterrupt:
-        _complain("interrupted: files written so far are complete", status=EXIT_INTERRUPTED)
-        sys.exit(EXIT_INTERRUPTED)
+        _complain("interrupted: files written so far are complete")
+        sys.stdout.flush()
+        # At once: tearing Python down under threads that still compute or compile can crash.
+        os._exit(EXIT_INTERRUPTED)
     sys.exit(0)
 
 
-def _complain(line: str, status: int = EXIT_BAD_INPUT) -> int:
-    print(line, file=sys.stderr)
-    return status
+def _complain(line: str) -> int:
+    print(line, file=sys.stderr, flush=True)
+    return EXIT_BAD_INPUT
+
+
+@contextmanager
+def _interrupts_are_kept() -> Iterator[None]:
+    """Send Ctrl-C again where Python drops it.
+
+    An exception in a callback of the garbage collector (jax has one) or in a destructor is only
+    reported, so a Ctrl-C that arrives just then would be shown and forgotten.
+    """
+
+    def report(dropped: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            earlier(dropped)
+            return
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        # Later, when the callback is over; a signal also wakes a thread that waits for a lock.
+        again = threading.Timer(
+            _RETRY_INTERRUPT_S, signal.pthread_kill, (main_thread, signal.SIGINT)
+        )
+        again.daemon = True
+        again.start()
+
+    earlier, sys.unraisablehook = sys.unraisablehook, report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = earlier
 
 
 def _cache_compilations() -> None:
@@ -121,7 +172,7 @@ def _check_keys(options: type, arguments: Sequence[str]) -> None:
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _UniqueKeys)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"--config {path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -133,13 +184,35 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return content
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without repeated keys, of which the last would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node whose keys are all different."""
+        keys = [key.value for key, _ in node.value]
+        repeated = next((key for key in keys if keys.count(key) > 1), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {repeated!r} is there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _check_mapping(options: Any, content: dict[str, Any], *, where: str, prefix: str) -> None:
     sections = _sections(options)
+    hints = typing.get_type_hints(options)
     for key, value in content.items():
-        _check_name(str(key), sections, shown=f"{where}: {prefix}{key}")
+        shown = f"{where}: {prefix}{key}"
+        _check_name(str(key), sections, shown=shown)
         section = sections[str(key)]
-        if dataclasses.is_dataclass(section) and isinstance(value, dict):
+        if dataclasses.is_dataclass(section):
+            if not isinstance(value, dict):
+                found = "null" if value is None else repr(value)
+                raise InputError(f"{shown}: got {found}; keys with values are needed")
             _check_mapping(section, value, where=where, prefix=f"{prefix}{key}.")
+        elif value is None and type(None) not in typing.get_args(hints[str(key)]):
+            # jsonargparse lets null pass for any type.
+            raise InputError(f"{shown}: got null; {_in_words(section)} is needed")
 
 
 def _check_path(options: Any, path: list[str], *, shown: str) -> None:
@@ -186,6 +259,34 @@ def _join_tuples(options: Any, arguments: Sequence[str]) -> list[str]:
             is_list = len(values) == 1 and values[0].startswith("[")
             joined.append(values[0] if is_list else json.dumps(values))
     return joined
+
+
+def _explain(options: Any, problem: str) -> str:
+    """jsonargparse's complaint in one line, and in our words where a value has the wrong type."""
+    match = _REFUSED_VALUE.search(problem)
+    if match is None:
+        return _one_line(problem)
+    *sections, name = match["key"].split(".")
+    for section in sections:
+        options = _sections(options).get(section)
+        if not dataclasses.is_dataclass(options):
+            return _one_line(problem)
+    hint = typing.get_type_hints(options).get(name)
+    if hint is None:
+        return _one_line(problem)
+    return f"{match['key']}: got {_one_line(match['value'])}; {_in_words(hint)} is needed"
+
+
+def _in_words(hint: Any) -> str:
+    """A type as a user knows it, e.g. "linear, classification or null"."""
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        names = [str(member) for member in members]
+    elif origin in (typing.Union, types.UnionType):
+        names = [_in_words(member) for member in members]
+    else:
+        return _WORDS.get(origin or hint, str(hint))
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _one_line(text: str) -> str:

