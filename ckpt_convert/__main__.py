@@ -4,17 +4,17 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from ckpt_convert.load import LoadedModel, load
-from ckpt_convert.parity import certify, read_pairs
-from ckpt_convert.save import save, torch_reader
 from jaxrank.command_line import run
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open
-from jaxrank.text.tokenize import PairTokenizer
+from jaxrank.files import atomic_open, check_target
+
+# What takes seconds is imported late, since Ctrl-C is met only inside `run`.
+if TYPE_CHECKING:
+    from ckpt_convert.load import LoadedModel
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "medquad-mini"
 
@@ -29,6 +29,14 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, do one thing, say what came of it."""
     options = _parser().parse_args(argv)
+    from ckpt_convert.load import load
+    from ckpt_convert.save import check_model_target
+    from jaxrank.text.tokenize import PairTokenizer
+
+    if options.command != "check":
+        check_model_target(Path(options.target), replace=options.replace)
+    elif options.json:
+        check_target(options.json)
     loaded = load(
         options.source,
         head=options.head,
@@ -47,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _write(options, loaded)
 
 
-def _write(options: argparse.Namespace, loaded: LoadedModel) -> None:
+def _write(options: argparse.Namespace, loaded: "LoadedModel") -> None:
+    from ckpt_convert.save import save, torch_reader
+
     folder = save(
         options.target,
         config=loaded.config,
@@ -65,7 +75,9 @@ def _write(options: argparse.Namespace, loaded: LoadedModel) -> None:
         print(f"next, in PyTorch: {torch_reader(loaded.config, loaded.text).format(folder=folder)}")
 
 
-def _check(options: argparse.Namespace, loaded: LoadedModel) -> None:
+def _check(options: argparse.Namespace, loaded: "LoadedModel") -> None:
+    from ckpt_convert.parity import certify, read_pairs
+
     if options.texts is None and not _EXAMPLES.is_dir():
         raise InputError("--texts: name a collection folder, or a file of `query TAB document`")
     pairs = read_pairs(options.texts or _EXAMPLES, limit=options.pairs)
@@ -85,7 +97,7 @@ def _check(options: argparse.Namespace, loaded: LoadedModel) -> None:
     print(f"next: python -m ckpt_convert import {options.source} DST")
 
 
-def _describe(source: str, loaded: LoadedModel) -> None:
+def _describe(source: str, loaded: "LoadedModel") -> None:
     count = sum(value.size for value in loaded.parameters.values())
     print(
         f"{source}: {loaded.config.family}, {loaded.config.backbone.num_layers} layers, "
@@ -97,7 +109,7 @@ def _describe(source: str, loaded: LoadedModel) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m ckpt_convert", description=__doc__)
+    parser = _Parser(prog="python -m ckpt_convert", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "import": "read a published checkpoint, write a reranker folder",
@@ -105,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "check": "compare hidden states and scores with PyTorch, layer by layer",
     }
     for name, text in helps.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_argument("source", metavar="SRC", help="model folder or hub id")
         if name != "check":
             command.add_argument("target", metavar="DST", help="folder to write")
@@ -116,13 +128,28 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--tokenizer", help="folder, file or hub id, if SRC holds none")
         command.add_argument("--template", help="prompt template in place of SRC's own")
         command.add_argument("--max-length", type=int, help="longest input in tokens")
-        command.add_argument("--seed", type=int, default=0, help="draws a head that SRC lacks")
+        seed = _whole_number(0, 2**32 - 1)
+        command.add_argument("--seed", type=seed, default=0, help="draws a head that SRC lacks")
     check = commands.choices["check"]
     check.add_argument("--texts", help="collection folder, or file of `query TAB document`")
-    check.add_argument("--pairs", type=int, default=32, help="how many pairs to compare")
+    count = _whole_number(1, 10**9)
+    check.add_argument("--pairs", type=count, default=32, help="how many pairs to compare")
     check.add_argument("--tolerance", type=float, default=1e-4, help="largest relative one")
     check.add_argument("--json", help="where to write the certificate")
     return parser
+
+
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A type for argparse."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"got {text}; {least} to {most} is needed")
+        return number
+
+    read.__name__ = "whole number"  # argparse's word for what int() refuses
+    return read
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ def _fault(value: Any, our: str, hint: Any, *, is_size: bool) -> str | None:
         is_fine = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
         return None if is_fine else f"a whole number from 1 to {most}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return None if is_number else "a number"
+    is_fine = is_number and (isinstance(value, float) or abs(value) <= _LARGEST_SIZE)
+    return None if is_fine else "a number"
 
 
 def _same(value: Any, choice: Any) -> bool:

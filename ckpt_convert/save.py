@@ -13,7 +13,7 @@ from ckpt_convert.rules import export_weights
 from ckpt_convert.source_config import ARCHITECTURES, CONFIG_FILE, write_source_config
 from ckpt_convert.weight_files import write_weights
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_folder, file_digest, read_json
+from jaxrank.files import atomic_folder, check_target, file_digest, read_json
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 from jaxrank.text.templates import TextConfig
 from jaxrank.version import __version__
@@ -43,7 +43,7 @@ def save(
             fit the configuration.
     """
     folder = Path(folder)
-    _check_target(folder, replace)
+    check_model_target(folder, replace=replace)
     values = {path: np.asarray(value) for path, value in parameters.items()}
     _check_parameters(config, values)
     tensors = export_weights(ARCHITECTURES[config.family].tables[config.head], values)
@@ -65,9 +65,9 @@ def torch_reader(config: RerankerConfig, text: TextConfig) -> str:
     return f'transformers.{name}.from_pretrained("{{folder}}")'
 
 
-def _check_target(folder: Path, replace: bool) -> None:
-    if folder.is_file():
-        raise InputError(f"{folder}: a folder is to be written here, this is a file")
+def check_model_target(folder: Path, *, replace: bool) -> None:
+    """Raise InputError where `save` may not or cannot write."""
+    check_target(folder, is_folder=True)
     if not folder.exists() or not any(folder.iterdir()):
         return
     is_ours = (folder / CONFIG_FILE).is_file() and "jaxrank" in read_json(folder / CONFIG_FILE)
@@ -100,7 +100,8 @@ def _write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, text: Tex
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.no_truncation()
     backend.no_padding()
-    backend.save(str(folder / "tokenizer.json"))
+    # Its own `save` raises a bare Exception when the disk is full.
+    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
     roles = {f"{role}_token": getattr(tokenizer, f"{role}_token") for role in _SPECIAL_TOKENS}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -140,7 +140,7 @@ def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None)
         if attributes.get(name):
             raise InputError(f"{path}: {name}: {why}")
     family = attributes.get("model_type")
-    if family not in ARCHITECTURES:
+    if not isinstance(family, str) or family not in ARCHITECTURES:
         nearest = get_close_matches(str(family), ARCHITECTURES, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
         raise InputError(
@@ -158,8 +158,10 @@ def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None)
     dropout = ours.get("head_dropout", attributes.get("classifier_dropout"))
     if dropout is None:
         dropout = attributes.get("hidden_dropout_prob", 0.1)
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float):
-        raise InputError(f"{path}: classifier_dropout is {dropout!r}; needed is a number")
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise InputError(
+            f"{path}: classifier_dropout is {dropout!r:.80}; needed is a number in [0, 1)"
+        )
     return SourceConfig(
         config=RerankerConfig(family, backbone, head, float(dropout)),
         text=_text(path, ours) if ours else None,

@@ -5,6 +5,7 @@ parsed in earnest; names of tensors are never used as paths; files named by an i
 names in the same folder; every tensor comes out as finite float32, or an error names it.
 """
 
+import errno
 import json
 import re
 import struct
@@ -102,10 +103,14 @@ def open_weights(folder: Path) -> Weights:
 
 def write_weights(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
     """Write one safetensors file the way PyTorch libraries expect it."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = folder / WEIGHTS_FILE
-    save_file(dict(tensors), path, metadata={"format": "pt"})
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:  # says in words alone that the disk is full
+        raise OSError(errno.EIO, str(error), str(path)) from None
     return path
 
 

@@ -18,7 +18,7 @@ import threading
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -100,6 +100,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         with _interrupts_are_kept():
             main()
+            _flush_output()
     except InputError as error:
         sys.exit(_complain(f"error: {error}"))
     except OSError as error:
@@ -107,7 +108,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         sys.exit(_complain(f"error: {where}{error.strerror or error}"))
     except KeyboardInterrupt:
         _complain("interrupted: files written so far are complete")
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         # At once: tearing Python down under threads that still compute or compile can crash.
         os._exit(EXIT_INTERRUPTED)
     sys.exit(0)
@@ -116,6 +118,16 @@ def run(main: Callable[[], None]) -> NoReturn:
 def _complain(line: str) -> int:
     print(line, file=sys.stderr, flush=True)
     return EXIT_BAD_INPUT
+
+
+def _flush_output() -> None:
+    """Write out what was printed, so that a full disk or a closed pipe ends in one line too."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try the rest again at its end, and complain in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 @contextmanager
@@ -262,7 +274,7 @@ def _join_tuples(options: Any, arguments: Sequence[str]) -> list[str]:
 
 
 def _explain(options: Any, problem: str) -> str:
-    """jsonargparse's complaint in one line, and in our words where a value has the wrong type."""
+    """What jsonargparse said in one line, and in our words where a value has the wrong type."""
     match = _REFUSED_VALUE.search(problem)
     if match is None:
         return _one_line(problem)

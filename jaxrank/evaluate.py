@@ -33,8 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxrank.evaluation.qrels import read_qrels
     from jaxrank.evaluation.report import compare_runs, name_runs
     from jaxrank.evaluation.runs import read_run
-    from jaxrank.files import atomic_open
+    from jaxrank.files import atomic_open, check_target
 
+    for output in filter(None, (options.json, options.per_query)):
+        check_target(output)
     names = name_runs(options.runs, options.baseline)
     report = compare_runs(
         read_qrels(options.qrels),

@@ -96,11 +96,13 @@ def check_target(path: str | Path, *, is_folder: bool = False) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Name the file in an OSError that names none, as that of a full disk, or a temporary one."""
+    """Put the path into an OSError that names nothing, as that of a full disk, or our neighbour."""
+    neighbour = os.path.join(os.path.dirname(os.path.abspath(path)), _prefix(Path(path)))
     try:
         yield
     except OSError as error:
-        if error.errno is not None and str(error.filename or ".part").endswith(".part"):
+        is_ours = error.filename is None or str(error.filename).startswith(neighbour)
+        if error.errno is not None and is_ours:
             error.filename = str(path)
         raise
 
@@ -119,20 +121,20 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise ValueError(f"mode must be 'w' or 'wb', got {mode!r}")
     path = Path(path)
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
-    try:
-        with naming(path):
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".part", dir=path.parent)
+        try:
             with open(handle, mode, **text) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
             os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -143,22 +145,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_target(path, is_folder=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    old = new.with_suffix(".old")
-    try:
-        os.chmod(new, 0o777 & ~_umask())
-        with naming(path):
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
+        old = new.with_suffix(".old")
+        try:
+            os.chmod(new, 0o777 & ~_umask())
             yield new
             if path.exists():
                 path.rename(old)
             new.rename(path)
-    finally:
-        # Between the two renames a Ctrl-C would leave neither: then the earlier folder comes back.
-        if old.exists() and not path.exists():
-            old.rename(path)
-        for folder in (new, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            # A Ctrl-C between the two renames would leave neither: the earlier folder comes back.
+            if old.exists() and not path.exists():
+                old.rename(path)
+            for folder in (new, old):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_digest(path: str | Path) -> str:
@@ -177,6 +179,11 @@ def _open(path: Path, opener: Callable[..., Any]) -> BufferedIOBase:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a file is needed, this is a folder") from None
+
+
+def _prefix(path: Path) -> str:
+    """How the name of a temporary neighbour of `path` begins."""
+    return f".{path.name}."
 
 
 def _umask() -> int:

@@ -39,8 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxrank.data.collection import Collection
     from jaxrank.data.groups import write_groups
     from jaxrank.evaluation.runs import read_run
+    from jaxrank.files import check_target
     from jaxrank.retrieval.mining import mine_negatives, read_exclusions
 
+    check_target(options.output)
     collection = Collection.open(options.collection, progress=True)
     groups, report = mine_negatives(
         read_run(options.run),

@@ -35,10 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the run and the collection, score, write."""
     options = parse(RerankOptions, "jaxrank.rerank", argv)
     from jaxrank.data.collection import Collection
-    from jaxrank.evaluation.runs import read_run, write_run
+    from jaxrank.evaluation.runs import check_word, read_run, write_run
+    from jaxrank.files import check_target
     from jaxrank.ranking.reranking import rerank_run
     from jaxrank.reranker import Reranker
 
+    check_target(options.output)
+    check_word(options.tag, "tag")
     candidates = read_run(options.run)
     collection = Collection.open(options.collection)
     model = Reranker.from_pretrained(options.model, dtype=options.dtype)

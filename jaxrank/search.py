@@ -34,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(SearchOptions, "jaxrank.search", argv)
     from jaxrank.data.collection import Collection
     from jaxrank.evaluation.runs import write_run
+    from jaxrank.files import check_target
     from jaxrank.retrieval.bm25 import Bm25
 
+    check_target(options.output)
     collection = Collection.open(options.collection, progress=True)
     queries = collection.split_queries(options.split)
     begin = perf_counter()

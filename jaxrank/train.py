@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 
 from jaxrank.command_line import parse, run
-from jaxrank.training.config import Recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the recipe, train, say where the model is."""
+    # Imported late, since Ctrl-C is met only inside `run`.
+    from jaxrank.training.config import Recipe
+
     recipe = parse(Recipe, "jaxrank.train", argv)
     from jaxrank.training_run import train_reranker
 

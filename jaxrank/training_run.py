@@ -43,6 +43,7 @@ from jaxrank.training.plot import plot_training
 from jaxrank.training.run_folder import (
     MILESTONES_FOLDER,
     MODEL_FOLDER,
+    check_folder,
     describe_run,
     find_status,
     start_run,
@@ -70,6 +71,7 @@ def train_reranker(
     """
     check_recipe(recipe)
     output = recipe.training.output
+    check_folder(output)
     model_folder = output / MODEL_FOLDER
     collection = Collection.open(recipe.data.collection, progress=progress)
     description = describe_run(
@@ -151,6 +153,9 @@ def _prepare(recipe: Recipe, collection: Collection) -> _Run:
             documents=collection.documents,
             tokenizer=PairTokenizer(tokenizer, recipe.text),
         )
+        if without := len(sample.qrels) - len(sample.candidates):
+            count = f"{without} of {len(sample.qrels)} dev queries"
+            notes = (*notes, f"{count} have no candidates in {recipe.dev.run} and count 0")
     return _Run(
         recipe,
         config,

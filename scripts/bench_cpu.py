@@ -146,10 +146,9 @@ def mamba_layer(*, backward: bool, rounds: int) -> dict[str, float]:
         mamba.PRESETS["mamba-130m"], dtype=jnp.float32, rngs=nnx.Rngs(params=0)
     )
     graph, state = nnx.split(layer)
-    mask = jnp.ones((4, 512), bool)
 
     def apply(state: nnx.State, hidden: jax.Array) -> jax.Array:
-        return jnp.sum(nnx.merge(graph, state)(hidden, mask=mask) ** 2)
+        return jnp.sum(nnx.merge(graph, state)(hidden) ** 2)
 
     call = jax.jit(jax.grad(apply, argnums=(0, 1)) if backward else apply)
     ours_x = jnp.asarray(x)

@@ -1,6 +1,6 @@
 """Writes a run of the same candidates in random order: what a reranker that knows nothing reaches.
 
-    python scripts/shuffle_run.py IN OUT [--seed 0] [--depth 50]
+Called as `python scripts/shuffle_run.py IN OUT [--seed 0] [--depth 50]`.
 """
 
 import argparse

@@ -1,5 +1,8 @@
 """Options come from layers and the command line; bad ones are refused in one line."""
 
+import os
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -72,8 +75,10 @@ def test_attribute_docstrings_are_the_help(capsys: pytest.CaptureFixture[str]) -
     [
         (["--colection", "a"], "--colection: unknown key 'colection'; did you mean 'collection'"),
         (["--inner.lerning_rate=1"], "did you mean 'learning_rate'"),
-        (["--collection", "a", "--head", "b"], '"head".*linear.*classification.*b'),
-        (["--collection", "a", "--inner.learning_rate", "x"], '"inner.learning_rate".*float.*x'),
+        (["--collection", "a", "--head", "b"], "head: got b; linear or classification is needed"),
+        (["--collection", "a", "--inner.learning_rate", "x"], "learning_rate: got x; a number is"),
+        (["--collection", "a", "--inner.warmup_steps", "x"], "got x; a whole number or null is"),
+        (["--collection", "a", "--inner", "3"], '"inner"'),
         ([], "required.*collection"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
@@ -90,9 +95,20 @@ def test_a_misspelt_key_in_a_layer_names_file_and_nearest(tmp_path: Path) -> Non
         parse(Outer, "p", ["--config", path])
 
 
-def test_yaml_that_does_not_parse_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("a: [1\nb: 2\n")
-    with pytest.raises(InputError, match=r"a\.yaml: not valid YAML") as caught:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\nb: 2\n", r"a\.yaml: not valid YAML"),
+        ("collection: a\ncollection: b\n", r"a\.yaml: .*'collection' is there twice.* line 1"),
+        ("collection: null\n", r"a\.yaml: collection: got null; a path is needed"),
+        ("inner:\n  learning_rate: null\n", r"inner\.learning_rate: got null; a number is needed"),
+        ("inner:\n", r"a\.yaml: inner: got null; keys with values are needed"),
+        ("inner: 3\n", r"a\.yaml: inner: got 3; keys with values are needed"),
+    ],
+)
+def test_unfit_yaml_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
         parse(Outer, "p", ["--config", str(tmp_path / "a.yaml")])
     assert "\n" not in str(caught.value)
 
@@ -107,15 +123,53 @@ def test_yaml_that_does_not_parse_is_refused_in_one_line(tmp_path: Path) -> None
     ],
 )
 def test_exit_statuses(
-    error: BaseException | None, status: int, line: str, capsys: pytest.CaptureFixture[str]
+    error: BaseException | None,
+    status: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def main() -> None:
         if error is not None:
             raise error
 
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as caught:
         run(main)
     assert caught.value.code == status
     shown = capsys.readouterr().err
     assert shown.startswith(line)
     assert shown.count("\n") == (status != 0)
+
+
+def test_a_ctrl_c_that_python_drops_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def main() -> None:
+        Interrupted()
+        time.sleep(10)
+        raise AssertionError("the interrupt is lost")
+
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_output_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs Linux")
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as caught:
+            run(lambda: print("result"))
+        assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown == "error: standard output: No space left on device\n"

@@ -1,12 +1,22 @@
 """Files are read strictly, and written all or not at all."""
 
+import errno
 import gzip
+import os
 from pathlib import Path
 
 import pytest
 
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_folder, atomic_open, file_digest, read_json, read_jsonl, read_lines
+from jaxrank.files import (
+    atomic_folder,
+    atomic_open,
+    check_target,
+    file_digest,
+    read_json,
+    read_jsonl,
+    read_lines,
+)
 
 
 def test_lines_lose_bom_and_line_ends(tmp_path: Path) -> None:
@@ -28,6 +38,14 @@ def test_broken_gzip_names_the_file(tmp_path: Path) -> None:
         list(read_lines(path))
 
 
+def test_gzip_with_flipped_bits_names_the_file(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(bytes(range(256)) * 40))
+    content[40:60] = b"\xff" * 20
+    (tmp_path / "a.txt.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.txt\.gz:\d+: (broken gzip|byte)"):
+        list(read_lines(tmp_path / "a.txt.gz"))
+
+
 def test_invalid_utf8_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"good\nbad \xff byte\n")
@@ -35,7 +53,7 @@ def test_invalid_utf8_names_the_line(tmp_path: Path) -> None:
         list(read_lines(path))
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": 1} x', "[" * 100_000])
+@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": 1} x', "[" * 100_000, "9" * 5_000])
 def test_a_line_that_is_no_json_object_is_refused_by_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n' + line + "\n")
@@ -79,3 +97,50 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         with atomic_folder(path) as folder:
             (folder / name).write_text(name)
     assert [p.name for p in path.iterdir()] == ["new"]
+
+
+def test_an_interrupt_between_the_renames_brings_the_earlier_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model"
+    with atomic_folder(path) as folder:
+        (folder / "a").write_text("first")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> None:
+        if self.suffix == ".part":
+            raise KeyboardInterrupt
+        rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as folder:
+        (folder / "a").write_text("second")
+    assert (path / "a").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_full_disk_names_what_was_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full") as caught, atomic_open(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "full")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    with pytest.raises(OSError, match="full") as caught, atomic_folder(tmp_path / "model") as new:
+        raise OSError(errno.ENOSPC, "full", str(new / "config.json"))
+    assert caught.value.filename == str(tmp_path / "model")
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    check_target(tmp_path / "new" / "a.run")
+    check_target(tmp_path / "file")
+    check_target(tmp_path, is_folder=True)
+    with pytest.raises(InputError, match=r"a file is to be written here, this is a folder"):
+        check_target(tmp_path)
+    with pytest.raises(InputError, match=r"a folder is to be written here, this is a file"):
+        check_target(tmp_path / "file", is_folder=True)
+    with pytest.raises(InputError, match=r"file/new/a.run: cannot be written, since .*file is a fi"):
+        check_target(tmp_path / "file" / "new" / "a.run")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"may not be written to"):
+        check_target(tmp_path / "a.run")

@@ -22,6 +22,8 @@ from jaxrank.evaluation.qrels import Qrels
 from jaxrank.evaluation.runs import Run, ranking
 
 _MEASURE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?(?:@(?P<cutoff>[0-9.]+))?")
+# trec_eval's code turns a cutoff that its integers cannot hold into another one.
+_LARGEST_CUTOFF = 10**9
 # Blanks and commas between measures, but not those inside the brackets of one.
 _SEPARATOR = re.compile(r"[\s,]+(?![^()]*\))")
 
@@ -99,8 +101,8 @@ def _parse_measure(text: str) -> ir_measures.Measure:
         keywords = _parse_arguments(match["arguments"] or "")
         if match["cutoff"]:
             keywords[measure.AT_PARAM] = ast.literal_eval(match["cutoff"])
-        if keywords.get("cutoff", 1) < 1:
-            raise ValueError("the cutoff must be at least 1")
+        if not 1 <= keywords.get("cutoff", 1) <= _LARGEST_CUTOFF:
+            raise ValueError(f"the cutoff must be from 1 to {_LARGEST_CUTOFF:,}")
         measure = measure(**keywords)
         measure.validate_params()
     except (AssertionError, SyntaxError, TypeError, ValueError) as error:

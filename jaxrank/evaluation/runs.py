@@ -66,20 +66,29 @@ def write_run(path: str | Path, run: Run, *, tag: str) -> None:
         InputError: a score that is not finite as float32, an id or tag that holds blanks. Nothing
             is written then.
     """
-    _check_word(tag, f"{path}: tag")
+    check_word(tag, f"{path}: tag")
     with atomic_open(path) as file:
         for query_id, scores in run.items():
-            _check_word(query_id, f"{path}: query id")
+            check_word(query_id, f"{path}: query id")
             order = ranking(scores)
             written = strictly_decreasing([scores[document_id] for document_id in order])
             for rank, (document_id, score) in enumerate(zip(order, written, strict=True), start=1):
-                _check_word(document_id, f"{path}: query {query_id!r}: document id")
+                check_word(document_id, f"{path}: query {query_id!r}: document id")
                 if not np.isfinite(score):
                     raise InputError(
                         f"{path}: query {query_id!r}, document {document_id!r}: score "
                         f"{scores[document_id]}; a finite float32 is needed"
                     )
                 file.write(f"{query_id} Q0 {document_id} {rank} {score:.9g} {tag}\n")
+
+
+def check_word(word: str, what: str) -> None:
+    """Refuse what cannot be a column of a run; `what` begins the message."""
+    if len(word.split()) != 1 or word != word.strip():
+        raise InputError(
+            f"{what} {word!r}: a word without blanks is needed, since a TREC run separates its "
+            "columns by them"
+        )
 
 
 def strictly_decreasing(scores: list[float]) -> list[float]:
@@ -104,8 +113,3 @@ def _parse_score(text: str, where: str) -> float:
     if not math.isfinite(score):
         raise InputError(f"{where}: score {text!r}; a finite number is needed")
     return score
-
-
-def _check_word(word: str, what: str) -> None:
-    if len(word.split()) != 1 or word != word.strip():
-        raise InputError(f"{what} {word!r}: blanks; a TREC run separates its columns by them")

@@ -155,13 +155,11 @@ class MambaMixer(nnx.Module):
         )
         self.sections = (rank, rank + states)
 
-    def __call__(
-        self, hidden: Float[Array, "B L D"], *, mask: Bool[Array, "B L"]
-    ) -> Float[Array, "B L D"]:
-        """Mix each token with those before it; a masked position gives nothing to the others."""
+    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """Mix each token with those before it."""
         x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
         conv_bias = None if self.conv_bias is None else self.conv_bias[...]
-        u: Any = causal_conv1d(x, self.conv_weight[...], conv_bias, activation="silu", mask=mask)
+        u: Any = causal_conv1d(x, self.conv_weight[...], conv_bias, activation="silu")
         low_rank, B, C = jnp.split(self.x_proj(u), self.sections, axis=-1)
         y: Any = selective_scan(
             u,
@@ -173,7 +171,6 @@ class MambaMixer(nnx.Module):
             z=z,
             delta_bias=self.dt_proj.bias[...],
             softplus=True,
-            mask=mask,
         )
         return self.out_proj(y)
 
@@ -186,14 +183,10 @@ class MambaLayer(nnx.Module):
         self.mixer = MambaMixer(config, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self,
-        hidden: Float[Array, "B L D"],
-        *,
-        mask: Bool[Array, "B L"],
-        key: Key[Array, ""] | None = None,
+        self, hidden: Float[Array, "B L D"], *, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
         """Apply the layer; nothing is dropped inside it, so `key` is not used."""
-        return hidden + self.mixer(self.norm(hidden), mask=mask).astype(hidden.dtype)
+        return hidden + self.mixer(self.norm(hidden)).astype(hidden.dtype)
 
 
 class Mamba(nnx.Module):
@@ -240,14 +233,15 @@ class Mamba(nnx.Module):
     ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], Float[Array, "states B L D"]]:
         """Encode texts; see Backbone. Token types are not used.
 
+        Nor is the mask: padding stands on the right, where a causal model does not look.
+
         The hidden states are each layer's residual stream, then the normalised last one; the
         embeddings are not among them.
         """
-        del token_type_ids
+        del mask, token_type_ids
         stream: Any = self.layers(
             self.embedding(input_ids),
             key=key,
-            mask=mask,
             return_hidden_states=return_hidden_states,
         )
         if not return_hidden_states:

@@ -36,17 +36,23 @@ def rerank_run(
         depth: candidates kept per query, the best by `run`; None keeps all.
 
     Raises:
-        InputError: the run names a query or a document whose text is not there.
+        InputError: depth is below 1, or the run names a query or a document whose text is not
+            there. Nothing is scored then.
     """
+    if depth is not None and depth < 1:
+        raise InputError(f"depth: got {depth}; at least 1 is needed")
     candidates = {query: ranking(scores)[:depth] for query, scores in run.items()}
-    for query in candidates:
+    for query, ids in candidates.items():
         if query not in queries:
             raise InputError(f"run: query {query!r} is not among the collection's queries")
+        for document in ids:
+            if document not in documents:
+                raise InputError(f"run: document {document!r} is not in the collection")
     total = sum(map(len, candidates.values()))
     reranked: Run = {query: {} for query in candidates}
     with progress_bar(description="reranking", unit="pair", enabled=progress, total=total) as bar:
         for chunk in _chunks(candidates):
-            texts = [(queries[query], _text(documents, document)) for query, document in chunk]
+            texts = [(queries[query], documents[document]) for query, document in chunk]
             for (query, document), score in zip(chunk, score_pairs(texts), strict=True):
                 reranked[query][document] = float(score)
             bar.update(len(chunk))
@@ -57,10 +63,3 @@ def _chunks(candidates: Mapping[str, list[str]]) -> Iterator[list[tuple[str, str
     pairs = ((query, document) for query, ids in candidates.items() for document in ids)
     while chunk := list(islice(pairs, _CHUNK_PAIRS)):
         yield chunk
-
-
-def _text(documents: Mapping[str, str], document: str) -> str:
-    try:
-        return documents[document]
-    except KeyError:
-        raise InputError(f"run: document {document!r} is not in the collection") from None

@@ -34,7 +34,7 @@ class Scorer:
         self, module: RerankerModule, *, pad_token_id: int, max_length: int, batch_size: int = 32
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InputError(f"batch_size: got {batch_size}; at least 1 is needed")
         graph, self._parameters = nnx.split(module)
         self._pad_token_id = pad_token_id
         self._buckets = length_buckets(max_length)

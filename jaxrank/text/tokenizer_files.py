@@ -24,7 +24,7 @@ _ROLES = (
     "cls_token",
     "mask_token",
 )
-_INPUT_NAMES = {"input_ids", "token_type_ids", "attention_mask"}
+_INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 _FILES = (
     "tokenizer.json",
     "*_tokenizer.json",
@@ -137,7 +137,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         if isinstance(length, int) and 0 < length < 10**9:
             settings["model_max_length"] = length
         names = given.get("model_input_names")
-        if isinstance(names, list) and set(names) <= _INPUT_NAMES:
+        if isinstance(names, list) and all(name in _INPUT_NAMES for name in names):
             settings["model_input_names"] = names
     return settings
 

@@ -12,6 +12,8 @@ from jaxrank.errors import InputError
 from jaxrank.text.templates import TextConfig
 from jaxrank.training.optimizer import OptimizerConfig
 
+_LARGEST_NUMBER = 10**9
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -183,7 +185,15 @@ def check_recipe(recipe: Recipe) -> None:
         "training.unroll": training.unroll,
     }
     for name, number in positive.items():
-        _need(number is None or number > 0, f"{name}: got {number}; a positive number is needed")
+        _need(
+            number is None or 0 < number <= _LARGEST_NUMBER,
+            f"{name}: got {number}; a positive number of at most {_LARGEST_NUMBER:,} is needed",
+        )
+    seeds = {"model": model.seed, "dev": recipe.dev.seed, "training": training.seed}
+    for section, seed in seeds.items():
+        _need(
+            0 <= seed < 2**32, f"{section}.seed: got {seed}; a number from 0 to 2^32 - 1 is needed"
+        )
 
 
 def count_steps(config: TrainingConfig, *, num_groups: int, groups_per_batch: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jaxrank.files import read_jsonl
+from jaxrank.files import naming, read_jsonl
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -31,26 +31,30 @@ class MetricsLog:
 
     def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        _cut_unfinished_line(folder / METRICS_FILE)
-        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
-        self._writer: Any = None
+        self._path = folder / METRICS_FILE
+        _cut_unfinished_line(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._events: Any = None
         if tensorboard:
-            # Imported late: it brings protobuf, which takes 0.2 s.
-            from tensorboardX import SummaryWriter
+            # Imported late: it brings protobuf, which takes 0.2 s. Its SummaryWriter would write
+            # in a thread, which dies of a full disk and then lets the training wait for ever.
+            from tensorboardX.event_file_writer import EventsWriter
 
-            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
+            (folder / TENSORBOARD_FOLDER).mkdir(exist_ok=True)
+            self._events = EventsWriter(str(folder / TENSORBOARD_FOLDER / "events"))
         self._start_s = time.monotonic()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Write `values` as those of `step`; a value that is not finite becomes null in JSON."""
         time_s = round(time.monotonic() - self._start_s, 3)
         plain = {name: _as_json(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "time_s": time_s, **plain}) + "\n")
-        self._file.flush()
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(_TAG_REFUSES.sub("_", name), value, step)
-            self._writer.flush()
+        with naming(self._path):
+            self._file.write(json.dumps({"step": step, "time_s": time_s, **plain}) + "\n")
+            self._file.flush()
+        if self._events is not None:
+            with naming(self._path.parent / TENSORBOARD_FOLDER):
+                self._events.write_event(_event(step, values))
+                self._events.flush()
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -61,9 +65,10 @@ class MetricsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        with naming(self._path):
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -73,6 +78,19 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 def _as_json(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _event(step: int, values: Mapping[str, float]) -> Any:
+    """The values as one event of TensorBoard's."""
+    from tensorboardX.proto import event_pb2
+
+    # protobuf makes the class at run time.
+    event = event_pb2.Event(  # type: ignore[attr-defined]
+        wall_time=time.time(), step=step
+    )
+    for name, value in values.items():
+        event.summary.value.add(tag=_TAG_REFUSES.sub("_", name), simple_value=value)
+    return event
 
 
 def _cut_unfinished_line(path: Path) -> None:

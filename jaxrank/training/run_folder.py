@@ -19,7 +19,7 @@ from typing import Any, Literal
 import jax
 
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, read_json
+from jaxrank.files import atomic_open, check_target, read_json
 from jaxrank.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER
 from jaxrank.version import __version__
 
@@ -58,6 +58,23 @@ def describe_run(
         "packages": _versions(),
         "device": {"kind": device.device_kind, "count": jax.device_count()},
     }
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse an output folder that cannot be written, or holds what `start_run` would delete.
+
+    Raises:
+        InputError: naming it.
+    """
+    check_target(folder, is_folder=True)
+    if (folder / RUN_FILE).exists():
+        return
+    for name in (METRICS_FILE, TENSORBOARD_FOLDER, MILESTONES_FOLDER, MODEL_FOLDER):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder / name}: is not of a run of ours, since {RUN_FILE} is not beside it; "
+                "choose another training.output"
+            )
 
 
 def find_status(folder: Path, description: Mapping[str, Any]) -> Status:

@@ -70,7 +70,20 @@ def test_check_that_fails_exits_with_one(checkpoint, medquad_mini, capsys):
     assert "FAILED" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["frob"], ["import", "a"], ["check", "a", "--odd"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frob"],
+        ["import", "a"],
+        ["check", "a", "--odd"],
+        ["check", "a", "--pairs", "0"],
+        ["check", "a", "--pairs", "few"],
+        ["import", "a", "b", "--replac"],
+        ["import", "a", "b", "--seed", "-1"],
+        ["import", "a", "b", "--seed", "4294967296"],
+    ],
+)
 def test_a_wrong_command_line_is_an_input_error(arguments):
     with pytest.raises(InputError, match="--help"):
         main(arguments)

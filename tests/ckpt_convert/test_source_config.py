@@ -79,7 +79,9 @@ def test_bert_attributes_fill_our_fields(tmp_path):
         ("hidden_dropout_prob", 1.5, "hidden_dropout is 1.5"),
         ("layer_norm_eps", "tiny", "layer_norm_eps is 'tiny'; needed is a number"),
         ("layer_norm_eps", float("nan"), "layer_norm_epsilon is nan"),
+        ("layer_norm_eps", 10**400, "needed is a number"),
         ("classifier_dropout", "much", "classifier_dropout is 'much'; needed is a number"),
+        ("classifier_dropout", 10**400, "needed is a number in [0, 1)"),
         ("architectures", "BertModel", "architectures is 'BertModel'; needed is a list"),
         (
             "model_type",
@@ -87,6 +89,7 @@ def test_bert_attributes_fill_our_fields(tmp_path):
             "model_type is 'brt'; supported are bert, mamba (did you mean bert?)",
         ),
         ("model_type", None, "model_type is 'None'"),
+        ("model_type", ["bert"], "supported are bert, mamba"),
         ("jaxrank", [], "jaxrank is []; needed is an object"),
         ("jaxrank", {"format_version": 99}, "jaxrank.format_version is 99"),
         ("jaxrank", {"format_version": 1}, "jaxrank has missing or unknown keys: family, head"),

@@ -174,6 +174,12 @@ def test_a_folder_without_weights_says_what_is_needed(tmp_path):
         open_weights(tmp_path)
 
 
+def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No such file") as raised:
+        write_weights(tmp_path / "gone", {"a": np.ones(2, np.float32)})
+    assert raised.value.filename == str(tmp_path / "gone" / "model.safetensors")
+
+
 def test_written_weights_carry_pytorchs_mark(tmp_path):
     from safetensors import safe_open
 

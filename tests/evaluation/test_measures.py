@@ -80,6 +80,7 @@ def test_parameters_and_cutoffs_reach_ir_measures() -> None:
         ("mrr@10", "did you mean 'RR'?"),
         ("accuracy99@1", "unknown"),
         ("RR@0", "cutoff"),
+        ("nDCG@99999999999999999999", "the cutoff must be from 1 to 1,000,000,000"),
         ("P", "cutoff"),
         ("RR(level=2)", "level"),
         ("RR(2)", "key=value"),

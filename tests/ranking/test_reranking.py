@@ -37,10 +37,19 @@ def test_depth_keeps_the_best_and_breaks_ties_by_document_id() -> None:
     }
 
 
+@pytest.mark.parametrize("depth", [0, -2])
+def test_a_depth_below_1_is_refused(depth: int) -> None:
+    with pytest.raises(InputError, match=f"depth: got {depth}; at least 1"):
+        rerank_run(RUN, QUERIES, DOCUMENTS, score_lengths, depth=depth)
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [({"q9": {"d1": 1.0}}, "query 'q9'"), ({"q1": {"d9": 1.0}}, "document 'd9'")],
 )
 def test_what_the_collection_lacks_is_named(run: Run, message: str) -> None:
+    def score(_: object) -> NoReturn:
+        raise AssertionError("scored before the run was checked")
+
     with pytest.raises(InputError, match=message):
-        rerank_run(run, QUERIES, DOCUMENTS, score_lengths)
+        rerank_run(run, QUERIES, DOCUMENTS, score)

@@ -67,6 +67,8 @@ def test_only_allowed_settings_are_taken_and_truncation_in_the_file_is_dropped(
     assert len(loaded(TEXT)["input_ids"]) > 4
     assert (loaded.cls_token, loaded.model_max_length) == ("[CLS]", 256)
     assert "auto_map" not in loaded.init_kwargs
+    (tmp_path / "tokenizer_config.json").write_text('{"model_input_names": [1, {}]}')
+    assert load_tokenizer(tmp_path)(TEXT).keys() == loaded(TEXT).keys()
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ def test_a_complete_recipe_passes():
         ("training", {"milestones": 0}, "training.milestones: got 0; a positive number"),
         ("data", {"negatives": 0}, "data.negatives: got 0; a positive number"),
         ("dev", {"depth": -1}, "dev.depth: got -1; a positive number"),
+        ("training", {"steps": None, "epochs": 1e300}, "training.epochs: got 1e\\+300; a positive"),
+        ("training", {"seed": -1}, "training.seed: got -1; a number from 0"),
+        ("model", {"seed": 2**32}, "model.seed: got 4294967296; a number from 0"),
+        ("dev", {"seed": -1}, "dev.seed: got -1; a number from 0"),
     ],
 )
 def test_what_cannot_be_run_is_named(section: str, values: dict[str, Any], message: str):

@@ -1,8 +1,12 @@
 """The metrics log: JSON lines that survive a kill, and TensorBoard events with the same values."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tensorboardX.proto import event_pb2
 
 from jaxrank.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER, MetricsLog, read_metrics
@@ -64,3 +68,23 @@ def test_values_that_json_cannot_hold_become_null(tmp_path: Path):
     with MetricsLog(tmp_path, tensorboard=False) as log:
         log.log(1, {"loss": float("nan")})
     assert read_metrics(tmp_path)[0]["loss"] is None
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What is written beyond fails at once, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(("tensorboard", "name"), [(True, TENSORBOARD_FOLDER), (False, METRICS_FILE)])
+def test_a_full_disk_stops_the_run_and_is_named(tmp_path: Path, tensorboard: bool, name: str):
+    with pytest.raises(OSError, match="too large") as stopped, files_of_at_most(2_000):
+        with MetricsLog(tmp_path, tensorboard=tensorboard) as log:
+            for step in range(100):
+                log.log(step, {f"value {number}": float(number) for number in range(20)} if tensorboard else {"loss": 1.0})
+    assert stopped.value.filename == str(tmp_path / name)

@@ -13,6 +13,7 @@ from jaxrank.training.run_folder import (
     MILESTONES_FOLDER,
     MODEL_FOLDER,
     RUN_FILE,
+    check_folder,
     describe_run,
     find_status,
     start_run,
@@ -97,3 +98,12 @@ def test_overwrite_itself_is_no_difference(tmp_path: Path, groups: Path):
     description = describe(groups)
     description["config"] = CONFIG | {"training": {"overwrite": True, "steps": 5}}
     assert find_status(tmp_path / "run", description) == "finished"
+
+
+@pytest.mark.parametrize("name", [MODEL_FOLDER, MILESTONES_FOLDER, "tensorboard"])
+def test_a_folder_of_somebody_elses_is_not_emptied(tmp_path: Path, groups: Path, name: str):
+    (tmp_path / "run" / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=f"{name}: is not of a run of ours.*training.output"):
+        check_folder(tmp_path / "run")
+    write_run(tmp_path / "run", describe(groups), status="running")
+    check_folder(tmp_path / "run")
