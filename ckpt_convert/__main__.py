@@ -83,6 +83,7 @@ def _check(options: argparse.Namespace, loaded: "LoadedModel") -> None:
     pairs = read_pairs(options.texts or _EXAMPLES, limit=options.pairs)
     certificate = certify(options.source, loaded, pairs, tolerance=options.tolerance, progress=True)
     print(certificate.table())
+    print(certificate.truncation.summary())
     if options.json:
         with atomic_open(options.json) as file:
             json.dump(certificate.as_dict(), file, indent=2)

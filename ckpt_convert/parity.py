@@ -30,7 +30,7 @@ from jaxrank.files import read_lines
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerModule, build_module
 from jaxrank.progress import progress_bar
-from jaxrank.text.tokenize import PairTokenizer, pad_pairs
+from jaxrank.text.tokenize import PairTokenizer, TruncationCounts, pad_pairs
 
 Forward = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
 """A batch of `pad_pairs` -> hidden states (layers + 1, B, L, D) and scores (B,)."""
@@ -58,6 +58,7 @@ class Certificate:
     head: str
     pairs: int
     tokens: int
+    truncation: TruncationCounts
     layers: tuple[Difference, ...]
     scores: Difference
     tolerance: float
@@ -124,7 +125,8 @@ def certify(
 ) -> Certificate:
     """Compare `loaded`, which `load(source)` gave, with transformers reading the same folder."""
     tokenizer = PairTokenizer(loaded.tokenizer, loaded.text)
-    tokenized = sorted(tokenizer.encode(pairs), key=lambda pair: len(pair.input_ids))
+    encoded, truncation = tokenizer.encode_and_count(pairs)
+    tokenized = sorted(encoded, key=lambda pair: len(pair.input_ids))
     ours = _our_forward(build_module(loaded.config, loaded.parameters))
     theirs = _torch_forward(find_folder(source), loaded)
     count = loaded.config.backbone.num_layers + 1
@@ -155,6 +157,7 @@ def certify(
         head=loaded.config.head,
         pairs=len(pairs),
         tokens=sum(len(pair.input_ids) for pair in tokenized),
+        truncation=truncation,
         layers=tuple(map(Difference, names, absolute.tolist(), relative.tolist())),
         scores=Difference("scores", largest, largest / float(np.abs(their_all).max())),
         tolerance=tolerance,

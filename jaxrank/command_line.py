@@ -291,14 +291,17 @@ def _explain(options: Any, problem: str) -> str:
 
 def _in_words(hint: Any) -> str:
     """A type as a user knows it, e.g. "linear, classification or null"."""
+    *names, last = _choices(hint)
+    return f"{', '.join(names)} or {last}" if names else last
+
+
+def _choices(hint: Any) -> list[str]:
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        names = [str(member) for member in members]
-    elif origin in (typing.Union, types.UnionType):
-        names = [_in_words(member) for member in members]
-    else:
-        return _WORDS.get(origin or hint, str(hint))
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return [str(member) for member in members]
+    if origin in (typing.Union, types.UnionType):
+        return [choice for member in members for choice in _choices(member)]
+    return [_WORDS.get(origin or hint, str(hint))]
 
 
 def _one_line(text: str) -> str:

@@ -101,7 +101,8 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_ours = error.filename is None or str(error.filename).startswith(neighbour)
+        named = error.filename
+        is_ours = named is None or os.path.abspath(str(named)).startswith(neighbour)
         if error.errno is not None and is_ours:
             error.filename = str(path)
         raise
@@ -152,6 +153,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         try:
             os.chmod(new, 0o777 & ~_umask())
             yield new
+            for file in new.rglob("*"):  # some libraries write files that others cannot read
+                file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
             if path.exists():
                 path.rename(old)
             new.rename(path)

@@ -1,6 +1,5 @@
 """Reranker: a model folder in, relevance scores out. The public face of the project."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ckpt_convert.load import load
 from ckpt_convert.save import save
+from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
 from jaxrank.ranking.scoring import Scorer
 from jaxrank.text.templates import TextConfig
@@ -66,17 +66,14 @@ class Reranker:
             text: template and budgets instead of those that the folder names.
 
         Raises:
-            InputError: no such folder, an unknown kind of model, weights that do not fit.
-
-        Warns:
-            UserWarning: the folder holds no score head, so the scores are random.
+            InputError: no such folder, an unknown kind of model, weights that do not fit, or no
+                score head among them, so that scores would be random.
         """
         loaded = load(source, tokenizer=tokenizer, text=text)
         if loaded.fresh:
-            warnings.warn(
-                f"{source}: holds no score head ({', '.join(loaded.fresh)}); it starts at random, "
-                "so the scores mean nothing before training",
-                stacklevel=2,
+            raise InputError(
+                f"{source}: holds no score head ({', '.join(loaded.fresh)}); train one with "
+                "python -m jaxrank.train --model.init_from"
             )
         module = build_module(loaded.config, loaded.parameters, dtype=jnp.dtype(dtype))
         return cls(loaded.config, module, loaded.tokenizer, loaded.text)

@@ -151,7 +151,7 @@ def _prepare(recipe: Recipe, collection: Collection) -> _Run:
             qrels=collection.qrels(recipe.dev.split),
             queries=collection.queries,
             documents=collection.documents,
-            tokenizer=PairTokenizer(tokenizer, recipe.text),
+            tokenizer=pair_tokenizer,
         )
         if without := len(sample.qrels) - len(sample.candidates):
             count = f"{without} of {len(sample.qrels)} dev queries"
@@ -277,6 +277,7 @@ def _summarise(run: _Run, results: Mapping[str, float], say: Callable[[str], Non
         for name in run.sample.measures:
             before, after = results[f"first_stage/{name}"], results[f"dev/{name}"]
             say(f"{name} on {len(run.sample.qrels)} dev queries: {before:.3f} -> {after:.3f}")
+        say(f"dev: {run.sample.truncation.summary()}")
     say(f"training: {run.pair_tokenizer.counts.summary()}")
     say(f"metrics: {output / METRICS_FILE}, drawn in {plot_training(output)}")
     say(f"model: {output / MODEL_FOLDER}")

@@ -20,7 +20,9 @@ step "format (ruff)" $bin/ruff format --check --quiet .
 step "lint (ruff)" $bin/ruff check --quiet .
 step "types (mypy)" $bin/mypy --no-error-summary
 step "layers (import-linter)" $bin/lint-imports --no-cache
-step "tests (pytest)" $bin/python -m pytest --durations=25 --durations-min=0.5 "$@"
+# Two processes, since most of the time goes into compilation, which uses one core.
+step "tests (pytest)" $bin/python -m pytest -n 2 --dist loadfile \
+  --durations=25 --durations-min=0.5 "$@"
 
 echo
 echo "All checks passed:"

@@ -169,7 +169,7 @@ def test_output_that_cannot_be_written_is_one_line(
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(SystemExit) as caught:
-            run(lambda: print("result"))
+            run(lambda: full.write("result"))
         assert caught.value.code == 2
     shown = capsys.readouterr().err
     assert shown == "error: standard output: No space left on device\n"

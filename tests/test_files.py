@@ -91,6 +91,13 @@ def test_a_failed_folder_leaves_the_earlier_folder_and_nothing_else(tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_files_in_a_folder_can_be_read_as_the_umask_says(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").touch(mode=0o600)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "model" / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "model"
     for name in ("old", "new"):
@@ -119,13 +126,17 @@ def test_an_interrupt_between_the_renames_brings_the_earlier_folder_back(
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_full_disk_names_what_was_to_be_written(tmp_path: Path) -> None:
+def test_a_full_disk_names_what_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match="full") as caught, atomic_open(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, "full")
     assert caught.value.filename == str(tmp_path / "a.txt")
-    with pytest.raises(OSError, match="full") as caught, atomic_folder(tmp_path / "model") as new:
-        raise OSError(errno.ENOSPC, "full", str(new / "config.json"))
-    assert caught.value.filename == str(tmp_path / "model")
+    for path in (tmp_path / "model", Path("model")):
+        with pytest.raises(OSError, match="full") as caught, atomic_folder(path) as new:
+            raise OSError(errno.ENOSPC, "full", str(new / "config.json"))
+        assert caught.value.filename == str(path)
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_the_work(
@@ -139,7 +150,9 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(
         check_target(tmp_path)
     with pytest.raises(InputError, match=r"a folder is to be written here, this is a file"):
         check_target(tmp_path / "file", is_folder=True)
-    with pytest.raises(InputError, match=r"file/new/a.run: cannot be written, since .*file is a fi"):
+    with pytest.raises(
+        InputError, match=r"file/new/a.run: cannot be written, since .*file is a fi"
+    ):
         check_target(tmp_path / "file" / "new" / "a.run")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match=r"may not be written to"):

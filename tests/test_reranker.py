@@ -1,11 +1,14 @@
 """The public face: load, score, rank, save, and load the same again."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import jaxrank
+from jaxrank.errors import InputError
 from jaxrank.models.bert import BertConfig
 from jaxrank.models.module import RerankerConfig, init_module
 from jaxrank.text.templates import TextConfig
@@ -74,6 +77,18 @@ def test_a_saved_folder_loads_to_the_same_scores(model: jaxrank.Reranker, tmp_pa
     np.testing.assert_array_equal(again.predict(PAIRS), model.predict(PAIRS))
     assert again.config == model.config
     assert again.text == model.text
+
+
+def test_a_folder_without_a_score_head_is_refused(model: jaxrank.Reranker, tmp_path: Path) -> None:
+    folder = model.save_pretrained(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["classifier.weight"], tensors["classifier.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    del config["jaxrank"], config["architectures"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"no score head .*head\.score.*jaxrank\.train"):
+        jaxrank.Reranker.from_pretrained(folder)
 
 
 def test_bfloat16_scores_are_near(model: jaxrank.Reranker, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from jaxrank.errors import InputError
 from jaxrank.evaluation.measures import evaluate_run, parse_measures
 from jaxrank.evaluation.qrels import Qrels
 from jaxrank.evaluation.runs import Run, ranking
-from jaxrank.text.tokenize import PairTokenizer, TokenizedPair
+from jaxrank.text.tokenize import PairTokenizer, TokenizedPair, TruncationCounts
 from jaxrank.training.config import DevConfig
 
 ScorePairs = Callable[[Sequence[TokenizedPair]], np.ndarray]
@@ -34,6 +34,9 @@ class DevSample:
 
     measures: tuple[str, ...]
     """Names of the measures."""
+
+    truncation: TruncationCounts
+    """What tokenising the candidates cut."""
 
     def evaluate(self, score: ScorePairs) -> dict[str, float]:
         """Measures of the candidates in the order of their scores, `score(pairs)`."""
@@ -91,11 +94,13 @@ def draw_sample(
         for query_id, scores in candidates.items()
         for document_id in scores
     ]
+    pairs, truncation = tokenizer.encode_and_count(texts)
     return DevSample(
         qrels={query_id: qrels[query_id] for query_id in query_ids},
         candidates=candidates,
-        pairs=tokenizer.encode(texts),
+        pairs=pairs,
         measures=config.measures,
+        truncation=truncation,
     )
 
 

@@ -8,6 +8,7 @@ training and `{"step": 75, "time_s": 40.2, "dev/RR@10": 0.71, ...}` from the dev
 import json
 import math
 import re
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,10 +39,12 @@ class MetricsLog:
         if tensorboard:
             # Imported late: it brings protobuf, which takes 0.2 s. Its SummaryWriter would write
             # in a thread, which dies of a full disk and then lets the training wait for ever.
-            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.record_writer import RecordWriter
 
             (folder / TENSORBOARD_FOLDER).mkdir(exist_ok=True)
-            self._events = EventsWriter(str(folder / TENSORBOARD_FOLDER / "events"))
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+            self._events = RecordWriter(str(folder / TENSORBOARD_FOLDER / name))
+            self._events.write(_event(file_version="brain.Event:2"))
         self._start_s = time.monotonic()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -53,7 +56,7 @@ class MetricsLog:
             self._file.flush()
         if self._events is not None:
             with naming(self._path.parent / TENSORBOARD_FOLDER):
-                self._events.write_event(_event(step, values))
+                self._events.write(_event(values, step=step))
                 self._events.flush()
 
     def __enter__(self) -> "MetricsLog":
@@ -65,8 +68,17 @@ class MetricsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with naming(self._path):
-            self._file.close()
+        try:
+            self._close()
+        except OSError:
+            if error is None:  # else it says more of the same
+                raise
+
+    def _close(self) -> None:
+        try:
+            with naming(self._path):
+                self._file.close()
+        finally:
             if self._events is not None:
                 self._events.close()
 
@@ -80,17 +92,17 @@ def _as_json(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _event(step: int, values: Mapping[str, float]) -> Any:
+def _event(values: Mapping[str, float] | None = None, **fields: Any) -> bytes:
     """The values as one event of TensorBoard's."""
     from tensorboardX.proto import event_pb2
 
     # protobuf makes the class at run time.
     event = event_pb2.Event(  # type: ignore[attr-defined]
-        wall_time=time.time(), step=step
+        wall_time=time.time(), **fields
     )
-    for name, value in values.items():
+    for name, value in (values or {}).items():
         event.summary.value.add(tag=_TAG_REFUSES.sub("_", name), simple_value=value)
-    return event
+    return bytes(event.SerializeToString())
 
 
 def _cut_unfinished_line(path: Path) -> None:

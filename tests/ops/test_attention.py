@@ -51,9 +51,7 @@ def test_attention_equals_the_oracle(with_mask: bool, with_bias: bool, is_causal
     if not with_bias:
         del arrays["bias"]
     scale = 0.5 if with_bias else None
-    got = attention(
-        **jax.tree.map(jnp.asarray, arrays), is_causal=is_causal, scale=scale
-    )
+    got = attention(**jax.tree.map(jnp.asarray, arrays), is_causal=is_causal, scale=scale)
     want = oracle(**arrays, is_causal=is_causal, scale=scale)
     np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
 

@@ -1,5 +1,7 @@
 """Reranking scores every candidate once and names what it cannot find."""
 
+from typing import NoReturn
+
 import numpy as np
 import pytest
 
