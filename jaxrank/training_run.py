@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import PyTree
 from transformers import PreTrainedTokenizerFast
 
 from ckpt_convert.load import load
@@ -33,6 +32,7 @@ from jaxrank.models.module import (
     parameters,
 )
 from jaxrank.ranking.scoring import Scorer
+from jaxrank.shapes import PyTree
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 from jaxrank.training.config import Recipe, check_recipe, count_steps
 from jaxrank.training.dev import DevSample, draw_sample

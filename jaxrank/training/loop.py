@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from jaxrank.errors import InputError
 from jaxrank.progress import progress_bar
+from jaxrank.shapes import PyTree
 from jaxrank.training.step import BATCH_KEYS, Metrics, TrainState, TrainStep
 
 Batch = Mapping[str, Any]

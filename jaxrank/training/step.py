@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import PyTree
 
 from jaxrank.models.module import RerankerModule
-from jaxrank.shapes import Array, Float, Float32, Int, Key
+from jaxrank.shapes import Array, Float, Float32, Int, Key, PyTree
 from jaxrank.training.losses import group_accuracy, info_nce
 
 Metrics = dict[str, Array]
