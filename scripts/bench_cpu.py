@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -292,10 +293,14 @@ def main() -> None:
         )
     if options.json:
         packages = ("jax", "flax", "torch", "transformers", "sentence-transformers")
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         report = {
             "machine": machine,
             "python": platform.python_version(),
+            "commit": commit.stdout.strip() or "unknown",
             "versions": {name: version(name) for name in packages},
             "results": results,
         }
