@@ -1,96 +1,21 @@
-"""What all commands share: options read into a frozen dataclass, errors as one line, exit statuses.
+"""How every command ends: its exit status, errors as one line, Ctrl-C with all files complete."""
 
-Options are a frozen dataclass whose attribute docstrings are the help text. They come from YAML
-layers (`--config recipe.yaml --config model.yaml`, later ones win) and from the command line
-(`--optimizer.learning_rate 1e-5`, which wins over both). jsonargparse does the typing; this module
-is the only one that knows it.
-"""
-
-import dataclasses
-import difflib
-import json
 import logging
 import os
-import re
 import signal
 import sys
 import threading
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-import yaml
+from typing import NoReturn
 
 from jaxrank.errors import InputError
-
-Options = TypeVar("Options")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 _RETRY_INTERRUPT_S = 0.05
-_REFUSED_VALUE = re.compile(
-    r'Parser key "(?P<key>[^"]+)":.*?(?:Got value|Given value): (?P<value>.*)', re.DOTALL
-)
-_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    type(None): "null",
-    tuple: "a list",
-    dict: "keys with values",
-}
-
-
-def parse(options: type[Options], program: str, argv: Sequence[str] | None = None) -> Options:
-    """Read the command line and its YAML layers into an instance of the dataclass `options`.
-
-    Args:
-        options: a frozen dataclass; nested dataclasses are sections, tuples take several values.
-        program: the module's name, as in `python -m program`.
-        argv: the arguments; None takes those of the process.
-
-    Raises:
-        InputError: an unknown key (the nearest known one is named), a value of the wrong type, a
-            missing required key, an unreadable file.
-    """
-    # Imported late: it takes 0.2 s, which no importer of `run` should pay.
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
-
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=f"python -m {program}", exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file; later ones win.")
-    parser.add_class_arguments(options)
-    _check_keys(options, arguments)
-    try:
-        values = parser.parse_args(_join_tuples(options, arguments))
-        instance = parser.instantiate(values)
-    except ArgumentError as error:
-        raise InputError(_explain(options, str(error))) from None
-    fields = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
-    return options(**{name: instance[name] for name in fields})
-
-
-def as_yaml(options: Any) -> str:
-    """The resolved options as YAML that `--config` reads back."""
-    return yaml.safe_dump(as_plain(options), sort_keys=False)
-
-
-def as_plain(value: Any) -> Any:
-    """Dataclasses, paths and tuples as dicts, strings and lists, for YAML and JSON."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: as_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [as_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -169,140 +94,3 @@ def _cache_compilations() -> None:
     # Read by jax when it is first imported, so commands that never use jax do not pay for it.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "jaxrank" / "xla")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-
-
-def _check_keys(options: type, arguments: Sequence[str]) -> None:
-    """Refuse unknown keys in the YAML layers and on the command line, naming the nearest."""
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            path = value or next(iter(arguments[index + 1 : index + 2]), "")
-            _check_mapping(options, _read_yaml(path), where=path, prefix="")
-        elif name.startswith("--") and not name.startswith(("--help", "--print_config")):
-            _check_path(options, name.removeprefix("--").split("."), shown=name)
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _UniqueKeys)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"--config {path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({_one_line(str(error))})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: keys with values are needed, got {type(content).__name__}")
-    return content
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node whose keys are all different."""
-        keys = [key.value for key, _ in node.value]
-        repeated = next((key for key in keys if keys.count(key) > 1), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {repeated!r} is there twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-def _check_mapping(options: Any, content: dict[str, Any], *, where: str, prefix: str) -> None:
-    sections = _sections(options)
-    hints = typing.get_type_hints(options)
-    for key, value in content.items():
-        shown = f"{where}: {prefix}{key}"
-        _check_name(str(key), sections, shown=shown)
-        section = sections[str(key)]
-        if dataclasses.is_dataclass(section):
-            if not isinstance(value, dict):
-                found = "null" if value is None else repr(value)
-                raise InputError(f"{shown}: got {found}; keys with values are needed")
-            _check_mapping(section, value, where=where, prefix=f"{prefix}{key}.")
-        elif value is None and type(None) not in typing.get_args(hints[str(key)]):
-            # jsonargparse lets null pass for any type.
-            raise InputError(f"{shown}: got null; {_in_words(section)} is needed")
-
-
-def _check_path(options: Any, path: list[str], *, shown: str) -> None:
-    for name in path:
-        sections = _sections(options)
-        _check_name(name, sections, shown=shown)
-        options = sections[name]
-        if not dataclasses.is_dataclass(options):
-            return
-
-
-def _sections(options: Any) -> dict[str, Any]:
-    """Field name -> its type, with `X | None` taken as `X`."""
-    hints = typing.get_type_hints(options)
-    return {f.name: _without_none(hints[f.name]) for f in dataclasses.fields(options)}
-
-
-def _without_none(hint: Any) -> Any:
-    members = typing.get_args(hint)
-    rest = [member for member in members if member is not type(None)]
-    return rest[0] if len(rest) == 1 < len(members) else hint
-
-
-def _check_name(name: str, known: Mapping[str, Any], *, shown: str) -> None:
-    if name in known:
-        return
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    advice = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    raise InputError(f"{shown}: unknown key {name!r}; {advice}")
-
-
-def _join_tuples(options: Any, arguments: Sequence[str]) -> list[str]:
-    """`--runs a b` as `--runs ["a", "b"]` for every field that is a tuple."""
-    hints = typing.get_type_hints(options)
-    tuples = {f"--{name}" for name, hint in hints.items() if typing.get_origin(hint) is tuple}
-    joined: list[str] = []
-    rest = list(arguments)
-    while rest:
-        joined.append(rest.pop(0))
-        if joined[-1] in tuples:
-            values = []
-            while rest and not rest[0].startswith("--"):
-                values.append(rest.pop(0))
-            is_list = len(values) == 1 and values[0].startswith("[")
-            joined.append(values[0] if is_list else json.dumps(values))
-    return joined
-
-
-def _explain(options: Any, problem: str) -> str:
-    """What jsonargparse said in one line, and in our words where a value has the wrong type."""
-    match = _REFUSED_VALUE.search(problem)
-    if match is None:
-        return _one_line(problem)
-    *sections, name = match["key"].split(".")
-    for section in sections:
-        options = _sections(options).get(section)
-        if not dataclasses.is_dataclass(options):
-            return _one_line(problem)
-    hint = typing.get_type_hints(options).get(name)
-    if hint is None:
-        return _one_line(problem)
-    return f"{match['key']}: got {_one_line(match['value'])}; {_in_words(hint)} is needed"
-
-
-def _in_words(hint: Any) -> str:
-    """A type as a user knows it, e.g. "linear, classification or null"."""
-    *names, last = _choices(hint)
-    return f"{', '.join(names)} or {last}" if names else last
-
-
-def _choices(hint: Any) -> list[str]:
-    origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return [str(member) for member in members]
-    if origin in (typing.Union, types.UnionType):
-        return [choice for member in members for choice in _choices(member)]
-    return [_WORDS.get(origin or hint, str(hint))]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.replace('Parser key "', '"').split())

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxrank.command_line import parse, run
+from jaxrank.command_line import run
+from jaxrank.options import parse
 
 
 @dataclass(frozen=True)

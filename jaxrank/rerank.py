@@ -6,7 +6,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from jaxrank.command_line import parse, run
+from jaxrank.command_line import run
+from jaxrank.options import parse
 
 
 @dataclass(frozen=True)

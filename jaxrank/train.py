@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from jaxrank.command_line import parse, run
+from jaxrank.command_line import run
+from jaxrank.options import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:

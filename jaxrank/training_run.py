@@ -18,7 +18,6 @@ from transformers import PreTrainedTokenizerFast
 
 from ckpt_convert.load import load
 from ckpt_convert.save import save
-from jaxrank.command_line import as_plain, as_yaml
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import read_training_data
 from jaxrank.data.pipeline import training_batches
@@ -31,6 +30,7 @@ from jaxrank.models.module import (
     init_module,
     parameters,
 )
+from jaxrank.options import as_plain, as_yaml
 from jaxrank.ranking.scoring import Scorer
 from jaxrank.shapes import PyTree
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
