@@ -69,7 +69,7 @@ def bench_train() -> dict[str, float]:
     )
     config = OptimizerConfig(learning_rate=1e-4, warmup_steps=None, warmup_fraction=0.1)
     optimizer, schedule = make_optimizer(config, 400)
-    graph, state = init_state(module, optimizer, key=jax.random.key(0, impl="rbg"))
+    graph, state = init_state(module, optimizer, key=jax.random.key(0))
     step = make_train_step(graph, optimizer, schedule)
     batch = {
         "input_ids": jnp.asarray(ids),
@@ -202,6 +202,16 @@ def bench_scan() -> dict[str, float]:
     return compare(lambda: ours(*arrays).block_until_ready(), call_theirs, rounds=7)
 
 
+def commit() -> str:
+    """The commit of the source tree, or "unknown"."""
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
 def jitted(module: object) -> Callable[..., jax.Array]:
     """The module's call, jitted over its pure state."""
     from flax import nnx
@@ -293,14 +303,11 @@ def main() -> None:
         )
     if options.json:
         packages = ("jax", "flax", "torch", "transformers", "sentence-transformers")
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         report = {
             "machine": machine,
             "python": platform.python_version(),
-            "commit": commit.stdout.strip() or "unknown",
+            "commit": commit(),
             "versions": {name: version(name) for name in packages},
             "results": results,
         }
