@@ -65,11 +65,14 @@ def _write(options: argparse.Namespace, loaded: "LoadedModel") -> None:
         tokenizer=loaded.tokenizer,
         text=loaded.text,
         replace=options.replace,
+        has_trained_head=not loaded.fresh,
         provenance=(f"converted from `{Path(options.source).name}`", *loaded.notes),
     )
     size = (folder / "model.safetensors").stat().st_size / 1e6
     print(f"wrote {folder} ({size:,.0f} MB)")
-    if options.command == "import":
+    if loaded.fresh:
+        print(f"next: train it, with --model.init_from {folder}")
+    elif options.command == "import":
         print(f'next: jaxrank.Reranker.from_pretrained("{folder}"), or train from it')
     else:
         print(f"next, in PyTorch: {torch_reader(loaded.config, loaded.text).format(folder=folder)}")

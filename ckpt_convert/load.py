@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,8 @@ class LoadedModel:
         text: the template and budgets it was trained with, or the family's defaults.
         notes: what a user should know, one line each: a head that starts at random, weights that
             were passed over.
-        fresh: paths of the parameters that the folder does not hold and the seed has drawn.
+        fresh: paths of the head's parameters that are at a random start: drawn by the seed now, or
+            when the folder was written.
     """
 
     config: RerankerConfig
@@ -108,8 +110,12 @@ def load(
         loaded_tokenizer,
         text,
         notes=tuple(notes),
-        fresh=tuple(fresh),
+        fresh=tuple(fresh) if read.has_trained_head else _head_paths(wanted),
     )
+
+
+def _head_paths(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(path for path in paths if path.startswith("head."))
 
 
 def find_folder(source: str | Path) -> Path:
@@ -143,19 +149,19 @@ def _own_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer(folder)
 
 
+def default_text(config: RerankerConfig) -> TextConfig:
+    """Template and budgets of a family where nothing else is said."""
+    most = getattr(config.backbone, "max_position_embeddings", None) or _DEFAULT_LENGTH
+    template = ARCHITECTURES[config.family].template
+    return TextConfig(template=template, max_length=min(_DEFAULT_LENGTH, most))
+
+
 def _choose_text(
     read: SourceConfig, asked: TextConfig | None, max_length: int | None
 ) -> TextConfig:
     """What the caller asks for, else what the folder says, else the family's defaults."""
     most = getattr(read.config.backbone, "max_position_embeddings", None)
-    text = (
-        asked
-        or read.text
-        or TextConfig(
-            template=ARCHITECTURES[read.config.family].template,
-            max_length=min(_DEFAULT_LENGTH, most or _DEFAULT_LENGTH),
-        )
-    )
+    text = asked or read.text or default_text(read.config)
     if max_length is not None:
         text = dataclasses.replace(text, max_length=max_length)
     if most is not None and text.max_length > most:

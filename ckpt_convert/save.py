@@ -29,6 +29,7 @@ def save(
     tokenizer: PreTrainedTokenizerFast,
     text: TextConfig,
     replace: bool = True,
+    has_trained_head: bool = True,
     provenance: Sequence[str] = (),
 ) -> Path:
     """Write config.json, model.safetensors, the tokenizer and a README, all or nothing.
@@ -36,6 +37,8 @@ def save(
     Args:
         replace: whether an earlier model in that folder may be replaced. A folder that holds
             anything else is never touched.
+        has_trained_head: False for a head at its random start, whose scores mean nothing: the
+            folder says so, and can only be trained from.
         provenance: lines for the README: what the model was made from and how.
 
     Raises:
@@ -49,7 +52,9 @@ def save(
     tensors = export_weights(ARCHITECTURES[config.family].tables[config.head], values)
     with atomic_folder(folder) as new:
         weights = write_weights(new, tensors)
-        (new / CONFIG_FILE).write_text(write_source_config(config, text), encoding="utf-8")
+        (new / CONFIG_FILE).write_text(
+            write_source_config(config, text, has_trained_head=has_trained_head), encoding="utf-8"
+        )
         _write_tokenizer(new, tokenizer, text)
         count = sum(value.size for value in values.values())
         readme = _readme(folder.name, config, text, count, file_digest(weights), provenance)

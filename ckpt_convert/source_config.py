@@ -78,6 +78,7 @@ class SourceConfig:
         text: how the folder was trained to read pairs; None if it does not say.
         layout: which library wrote the file.
         has_head: whether the folder must hold the weights of `config.head`.
+        has_trained_head: False if those weights are a random start that `save` wrote.
         notes: what a user should know of it.
     """
 
@@ -85,6 +86,7 @@ class SourceConfig:
     text: TextConfig | None
     layout: Layout
     has_head: bool
+    has_trained_head: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -109,7 +111,9 @@ def read_source_config(folder: Path, *, head: str | None = None) -> SourceConfig
     return _read_hugging_face(path, attributes, head)
 
 
-def write_source_config(config: RerankerConfig, text: TextConfig) -> str:
+def write_source_config(
+    config: RerankerConfig, text: TextConfig, *, has_trained_head: bool = True
+) -> str:
     """The text of a config.json that transformers, sentence-transformers and we read."""
     architecture = ARCHITECTURES[config.family]
     attributes = {
@@ -130,6 +134,7 @@ def write_source_config(config: RerankerConfig, text: TextConfig) -> str:
         "family": config.family,
         "head": config.head,
         "head_dropout": config.head_dropout,
+        "has_trained_head": has_trained_head,
         **dataclasses.asdict(text),
     }
     return json.dumps(attributes, indent=2, sort_keys=True) + "\n"
@@ -167,6 +172,7 @@ def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None)
         text=_text(path, ours) if ours else None,
         layout="hugging-face",
         has_head=head == stored,
+        has_trained_head=ours.get("has_trained_head") is not False,
         notes=_activation_note(attributes) if head == stored else (),
     )
 
@@ -198,7 +204,7 @@ def _read_jaxrank(path: Path, ours: Any, family: str) -> dict[str, Any]:
             f"{path}: jaxrank.format_version is {ours.get('format_version')!r:.80}; this release "
             f"reads {FORMAT_VERSION}"
         )
-    known = {"format_version", "family", "head", "head_dropout"}
+    known = {"format_version", "family", "head", "head_dropout", "has_trained_head"}
     known |= {field.name for field in dataclasses.fields(TextConfig)}
     if ours.keys() != known:
         differing = ", ".join(sorted(str(name)[:80] for name in ours.keys() ^ known))

@@ -7,9 +7,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import NoReturn
 
+from jaxrank.compilation_cache import keep_compilations
 from jaxrank.errors import InputError
 
 EXIT_BAD_INPUT = 2
@@ -21,7 +21,7 @@ _RETRY_INTERRUPT_S = 0.05
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a command and exit: 0, 2 for bad input or a failed write (one line), 130 for Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    _cache_compilations()
+    keep_compilations()
     try:
         with _interrupts_are_kept():
             main()
@@ -81,16 +81,3 @@ def _interrupts_are_kept() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = earlier
-
-
-def _cache_compilations() -> None:
-    """Keep compiled functions on disk, so that a second run of a command starts at once.
-
-    `JAX_COMPILATION_CACHE_DIR` overrules the folder; an empty value switches the cache off.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    # Read by jax when it is first imported, so commands that never use jax do not pay for it.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "jaxrank" / "xla")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

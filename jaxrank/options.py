@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -169,10 +169,18 @@ def _check_name(name: str, known: Mapping[str, Any], *, shown: str) -> None:
     raise InputError(f"{shown}: unknown key {name!r}; {advice}")
 
 
+def _tuple_paths(options: Any) -> Iterator[str]:
+    """The dotted names of all fields that are tuples, in sections too."""
+    for name, hint in _sections(options).items():
+        if typing.get_origin(hint) is tuple:
+            yield name
+        elif dataclasses.is_dataclass(hint):
+            yield from (f"{name}.{path}" for path in _tuple_paths(hint))
+
+
 def _join_tuples(options: Any, arguments: Sequence[str]) -> list[str]:
     """`--runs a b` as `--runs ["a", "b"]` for every field that is a tuple."""
-    hints = typing.get_type_hints(options)
-    tuples = {f"--{name}" for name, hint in hints.items() if typing.get_origin(hint) is tuple}
+    tuples = {f"--{path}" for path in _tuple_paths(options)}
     joined: list[str] = []
     rest = list(arguments)
     while rest:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(options.output)
     check_word(options.tag, "tag")
     candidates = read_run(options.run)
-    collection = Collection.open(options.collection)
+    collection = Collection.open(options.collection, progress=True)
     model = Reranker.from_pretrained(options.model, dtype=options.dtype)
     begin = perf_counter()
     reranked = rerank_run(

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ckpt_convert.load import load
 from ckpt_convert.save import save
+from jaxrank.compilation_cache import keep_compilations
 from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
 from jaxrank.ranking.scoring import Scorer
@@ -58,6 +59,8 @@ class Reranker:
     ) -> "Reranker":
         """Load a model folder (ours, or a published cross-encoder's) or a hub id.
 
+        Switches JAX's compilation cache on, in `~/.cache/jaxrank/xla`, unless one is set already.
+
         Args:
             source: a folder with config.json and model.safetensors, or the id of such a folder on
                 the Hugging Face hub.
@@ -69,11 +72,12 @@ class Reranker:
             InputError: no such folder, an unknown kind of model, weights that do not fit, or no
                 score head among them, so that scores would be random.
         """
+        keep_compilations()
         loaded = load(source, tokenizer=tokenizer, text=text)
         if loaded.fresh:
             raise InputError(
-                f"{source}: holds no score head ({', '.join(loaded.fresh)}); train one with "
-                "python -m jaxrank.train --model.init_from"
+                f"{source}: holds no trained score head ({', '.join(loaded.fresh)}); "
+                "train one: python -m jaxrank.train --model.init_from"
             )
         module = build_module(loaded.config, loaded.parameters, dtype=jnp.dtype(dtype))
         return cls(loaded.config, module, loaded.tokenizer, loaded.text)

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from transformers import PreTrainedTokenizerFast
 
-from ckpt_convert.load import load
+from ckpt_convert.load import default_text, load
 from ckpt_convert.save import save
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import read_training_data
@@ -33,6 +33,7 @@ from jaxrank.models.module import (
 from jaxrank.options import as_plain, as_yaml
 from jaxrank.ranking.scoring import Scorer
 from jaxrank.shapes import PyTree
+from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 from jaxrank.training.config import Recipe, check_recipe, count_steps
 from jaxrank.training.dev import DevSample, draw_sample
@@ -73,7 +74,8 @@ def train_reranker(
     output = recipe.training.output
     check_folder(output)
     model_folder = output / MODEL_FOLDER
-    collection = Collection.open(recipe.data.collection, progress=progress)
+    folder = recipe.data.collection
+    collection = None if folder is None else Collection.open(folder, progress=progress)
     description = describe_run(
         config=as_plain(recipe),
         seed=recipe.training.seed,
@@ -113,15 +115,15 @@ class _Run(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _prepare(recipe: Recipe, collection: Collection) -> _Run:
+def _prepare(recipe: Recipe, collection: Collection | None) -> _Run:
     """Load model and data and check that they fit one another."""
-    config, module, tokenizer, notes = load_module(recipe)
-    pair_tokenizer = PairTokenizer(tokenizer, recipe.text)
-    check_fit(config, recipe.text, vocabulary_size=pair_tokenizer.vocabulary_size)
+    config, module, tokenizer, text, notes = load_module(recipe)
+    pair_tokenizer = PairTokenizer(tokenizer, text)
+    check_fit(config, text, vocabulary_size=pair_tokenizer.vocabulary_size)
     data = read_training_data(
         recipe.data.groups,
-        queries=collection.queries,
-        documents=collection.documents,
+        queries=None if collection is None else collection.queries,
+        documents=None if collection is None else collection.documents,
         min_negatives=recipe.data.min_negatives or recipe.data.negatives,
     )
     total_steps = count_steps(
@@ -144,7 +146,7 @@ def _prepare(recipe: Recipe, collection: Collection) -> _Run:
         num_threads=recipe.data.num_threads,
     )
     sample = None
-    if recipe.dev.run is not None:
+    if recipe.dev.run is not None and collection is not None:
         sample = draw_sample(
             recipe.dev,
             run=read_run(recipe.dev.run),
@@ -173,8 +175,8 @@ def _prepare(recipe: Recipe, collection: Collection) -> _Run:
 
 def load_module(
     recipe: Recipe,
-) -> tuple[RerankerConfig, RerankerModule, PreTrainedTokenizerFast, tuple[str, ...]]:
-    """The module to start from, with its tokenizer and what the user should know of both."""
+) -> tuple[RerankerConfig, RerankerModule, PreTrainedTokenizerFast, TextConfig, tuple[str, ...]]:
+    """The module to start from, its tokenizer, template and budgets, and notes for the user."""
     model = recipe.model
     options: dict[str, Any] = {
         "dtype": jnp.dtype(model.dtype),
@@ -184,17 +186,19 @@ def load_module(
     if model.init_from is None:
         config = random_architecture(model)
         module = init_module(config, seed=model.seed, **options)
-        return config, module, load_tokenizer(str(model.tokenizer)), ()
+        text = recipe.text.resolve(default_text(config))
+        return config, module, load_tokenizer(str(model.tokenizer)), text, ()
     loaded = load(
         model.init_from,
         head=model.head,
         seed=model.seed,
         tokenizer=model.tokenizer,
-        text=recipe.text,
     )
     config = override(loaded.config, model)
+    text = recipe.text.resolve(loaded.text)
     notes = tuple(f"{model.init_from}: {note}" for note in loaded.notes)
-    return config, build_module(config, loaded.parameters, **options), loaded.tokenizer, notes
+    module = build_module(config, loaded.parameters, **options)
+    return config, module, loaded.tokenizer, text, notes
 
 
 def _train(run: _Run, *, progress: bool) -> dict[str, float]:
@@ -205,7 +209,7 @@ def _train(run: _Run, *, progress: bool) -> dict[str, float]:
     scorer = Scorer(
         run.module,
         pad_token_id=run.pair_tokenizer.pad_token_id,
-        max_length=recipe.text.max_length,
+        max_length=run.pair_tokenizer.text.max_length,
         batch_size=recipe.dev.batch_size,
     )
     results: dict[str, float] = {}
@@ -217,12 +221,12 @@ def _train(run: _Run, *, progress: bool) -> dict[str, float]:
             config=run.config,
             parameters={name: np.asarray(value) for name, value in flat.items()},
             tokenizer=run.tokenizer,
-            text=recipe.text,
+            text=run.pair_tokenizer.text,
             provenance=[
-                f"Started from {recipe.model.init_from or 'random parameters'}.",
+                f"Started from {_starting_point(recipe)}.",
                 f"Trained by jaxrank for {step} of {run.loop.total_steps} steps of "
                 f"{recipe.data.groups_per_batch} groups (1 positive, {recipe.data.negatives} "
-                f"negatives) from {recipe.data.collection.name}.",
+                f"negatives) from {_training_data(recipe)}.",
             ],
         )
 
@@ -253,15 +257,28 @@ def _train(run: _Run, *, progress: bool) -> dict[str, float]:
     return results
 
 
+def _starting_point(recipe: Recipe) -> str:
+    """What the model started from, without the folders of this machine."""
+    source = recipe.model.init_from
+    if source is None:
+        return "random parameters"
+    return Path(source).name if Path(source).is_dir() else source
+
+
+def _training_data(recipe: Recipe) -> str:
+    return (recipe.data.collection or recipe.data.groups).name
+
+
 def _model_folder(output: Path, step: int, total_steps: int) -> Path:
     """Where a milestone goes; the last one is the final model."""
     is_last = step == total_steps
     return output / MODEL_FOLDER if is_last else output / MILESTONES_FOLDER / f"step-{step:06d}"
 
 
-def _digests(recipe: Recipe, collection: Collection) -> dict[str, str]:
+def _digests(recipe: Recipe, collection: Collection | None) -> dict[str, str]:
     """Path -> SHA-256 of the files that the result depends on."""
-    digests = {str(collection.folder / name): sha for name, sha in collection.digest().items()}
+    files = {} if collection is None else collection.digest()
+    digests = {f"{recipe.data.collection}/{name}": sha for name, sha in files.items()}
     paths = [recipe.data.groups]
     if recipe.dev.run is not None:
         paths.append(recipe.dev.run)

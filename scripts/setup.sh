@@ -21,7 +21,8 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
     "$("$python" --version 2>&1 || true); name another with PYTHON=..." >&2
   exit 2
 fi
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+# A venv that was cut short, or made without its package, has no pip: it is made again.
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 
 # What was installed last, and from which files: an unchanged list needs no work.
 stamp=".venv/installed-${extra:-core}"

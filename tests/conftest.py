@@ -4,6 +4,7 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # cold, as on a new machine
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from jaxtyping import install_import_hook
@@ -11,12 +12,16 @@ from jaxtyping import install_import_hook
 # Checks every shape and type annotation of the two packages at run time; production pays nothing.
 _hook = install_import_hook(["jaxrank", "ckpt_convert"], "beartype.beartype")
 
+import signal  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A shell that runs the tests in the background has Ctrl-C ignored, by their processes too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

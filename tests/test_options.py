@@ -19,6 +19,8 @@ class Inner:
     """Peak learning rate."""
     warmup_steps: int | None = None
     """Steps of warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Two numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ def test_later_layers_win_and_the_command_line_wins_over_all(tmp_path: Path) -> 
 def test_several_values_follow_one_option() -> None:
     options = parse(Outer, "p", ["--runs", "a", "b c", "--collection", "d"])
     assert options.runs == (Path("a"), Path("b c"))
+
+
+def test_several_values_follow_an_option_of_a_section(tmp_path: Path) -> None:
+    arguments = ["--collection", "d", "--inner.betas", "0.5", "0.25"]
+    assert parse(Outer, "p", arguments).inner.betas == (0.5, 0.25)
 
 
 def test_the_resolved_options_read_back(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_folder_without_a_score_head_is_refused(model: jaxrank.Reranker, tmp_p
     config = json.loads((folder / "config.json").read_text())
     del config["jaxrank"], config["architectures"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"no score head .*head\.score.*jaxrank\.train"):
+    with pytest.raises(InputError, match=r"no trained score head .*head\.score.*jaxrank\.train"):
         jaxrank.Reranker.from_pretrained(folder)
 
 

@@ -50,7 +50,7 @@ def paired_test(
         values: query id -> value.
         baseline: query id -> value, the same queries.
         resamples: sign patterns that the permutation test draws; if there are no more than that,
-            all of them are tried. The smallest p is then 1 / (resamples + 1).
+            all of them are tried. The smallest p is then 2 / (resamples + 1).
         seed: of those draws.
     """
     if values.keys() != baseline.keys() or not values:

@@ -28,7 +28,7 @@ class Embedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
-        """Look up vectors; an id outside the table yields NaN, never another id's vector."""
+        """Look up vectors; an id beyond the table yields NaN, never another id's vector."""
         return jnp.take(self.embedding[...], ids, axis=0).astype(self.dtype)
 
 

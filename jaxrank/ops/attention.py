@@ -111,7 +111,10 @@ def _cudnn_obstacle(
         return "it has no attention dropout; set the rate to 0 or take 'xla'"
     if jax.default_backend() != "gpu":
         return f"it needs an NVIDIA GPU, and this is {jax.default_backend()}"
-    capability = float(getattr(jax.devices()[0], "compute_capability", 0.0))
+    try:
+        capability = float(getattr(jax.devices()[0], "compute_capability", 0.0))
+    except ValueError:  # a GPU that is not NVIDIA's names its architecture there
+        capability = 0.0
     if capability < 8.0:
         return "it needs an NVIDIA GPU of compute capability 8.0 or more"
     if query.dtype not in (jnp.float16, jnp.bfloat16):

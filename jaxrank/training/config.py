@@ -3,6 +3,7 @@
 The docstrings of the fields are the help text of `python -m jaxrank.train --help`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,8 @@ class ModelConfig:
 
     head: Literal["linear", "classification"] | None = None
     """Score head: linear (the papers': one linear layer) or classification (the family's own in
-    transformers, which PyTorch can read back). Null: the checkpoint's own, or linear."""
+    transformers, which PyTorch can read back). Null: the checkpoint's own; where it has none,
+    classification if the family has it, else linear. A random start: linear."""
 
     head_dropout: float | None = None
     """Dropout rate in the head during training. Null: the checkpoint's own, or 0.1."""
@@ -51,14 +53,41 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class TextOptions:
+    """Template and budgets; what is null comes from the checkpoint, or for a random start from the
+    family (its own template, 512 tokens).
+    """
+
+    template: str | None = None
+    """Name of the prompt template: pair, paper, authors-code, ssm-rerankers, or one wording."""
+
+    max_length: int | None = None
+    """Longest sequence in tokens; longer pairs are cut and counted. The papers used 512."""
+
+    query_length: int | None = None
+    """Tokens kept for all that is not the document's segment; not for `pair`."""
+
+    def resolve(self, base: TextConfig) -> TextConfig:
+        """`base` with what is not null; another template does not take over its query budget."""
+        template = self.template or base.template
+        kept = base.query_length if template == base.template else None
+        return TextConfig(
+            template=template,
+            max_length=base.max_length if self.max_length is None else self.max_length,
+            query_length=kept if self.query_length is None else self.query_length,
+        )
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Training groups: a query, its positive, and negatives."""
 
-    collection: Path
-    """Collection folder: corpus.jsonl, queries.jsonl and, for the dev measure, qrels."""
-
     groups: Path
     """Groups file (JSONL) as `python -m jaxrank.mine` writes it, or FlagEmbedding's."""
+
+    collection: Path | None = None
+    """Collection folder: corpus.jsonl, queries.jsonl and, for the dev measure, qrels. Null: the
+    groups file holds the texts (FlagEmbedding's query, pos, neg)."""
 
     negatives: int = 7
     """Negatives of a group in one step, drawn anew each epoch from those in the file. RankMamba: 7;
@@ -125,7 +154,8 @@ class TrainingConfig:
     """Seed of shuffling, of drawing negatives and of dropout."""
 
     remat: bool = False
-    """Compute each layer's inner values again in the backward pass: less memory, more time."""
+    """Keep only each layer's input for the backward pass, which computes the rest again: less
+    memory, more time. (BERT without it keeps the results of linear layers only.)"""
 
     unroll: int = 1
     """Layers that are compiled as one piece: more is faster to run and slower to compile."""
@@ -142,7 +172,7 @@ class Recipe:
     """Train a reranker with InfoNCE on groups of one positive and some negatives."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    text: TextConfig = field(default_factory=TextConfig)
+    text: TextOptions = field(default_factory=TextOptions)
     data: DataConfig
     dev: DevConfig = field(default_factory=DevConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -169,6 +199,11 @@ def check_recipe(recipe: Recipe) -> None:
         (training.steps is None) != (training.epochs is None),
         f"training.steps, training.epochs: got {training.steps}, {training.epochs}; "
         "exactly one of them is needed",
+    )
+    _need(
+        recipe.dev.run is None or recipe.data.collection is not None,
+        f"dev.run: got {recipe.dev.run}; its texts and judgements are in data.collection, "
+        "which is needed too",
     )
     positive: Mapping[str, float | None] = {
         "data.negatives": recipe.data.negatives,
@@ -197,11 +232,12 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def count_steps(config: TrainingConfig, *, num_groups: int, groups_per_batch: int) -> int:
-    """Steps of the run; a last batch that groups do not fill counts as one."""
+    """Steps of the run; at the end of the epochs, a batch that groups do not fill counts as one."""
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None, "check_recipe comes first"
-    return max(1, round(config.epochs * num_groups / groups_per_batch))
+    # Rounded first, so that 0.1 epochs of 1,000 groups are not 100.00000000000001.
+    return max(1, math.ceil(round(config.epochs * num_groups / groups_per_batch, 6)))
 
 
 def _need(is_met: bool, message: str) -> None:

@@ -132,7 +132,8 @@ def _read(step: int, metrics: Metrics, indices: np.ndarray) -> dict[str, float]:
         if not math.isfinite(values[name]):
             groups = ", ".join(str(index) for index in indices)
             raise InputError(
-                f"step {step}: {name} is {values[name]} on groups {groups} (lines of the groups "
-                "file, from 0); a lower optimizer.learning_rate or optimizer.max_grad_norm may help"
+                f"step {step}: {name} is {values[name]} on groups {groups} (counted from 0 in the "
+                "order of the groups file); a lower optimizer.learning_rate or "
+                "optimizer.max_grad_norm may help"
             )
     return values

@@ -86,15 +86,16 @@ def find_status(folder: Path, description: Mapping[str, Any]) -> Status:
     if not (folder / RUN_FILE).exists():
         return "new"
     earlier = read_json(folder / RUN_FILE)
-    if earlier.get("status") != "finished" or not (folder / MODEL_FOLDER).exists():
-        return "unfinished"
+    is_finished = earlier.get("status") == "finished" and (folder / MODEL_FOLDER).exists()
+    status: Status = "finished" if is_finished else "unfinished"
     differences = _differences(earlier, description)
     if differences:
+        article = "a" if is_finished else "an"
         raise InputError(
-            f"{folder}: holds a finished run with other inputs ({'; '.join(differences)}); "
+            f"{folder}: holds {article} {status} run with other inputs ({'; '.join(differences)}); "
             "choose another training.output or pass --training.overwrite true"
         )
-    return "finished"
+    return status
 
 
 def start_run(folder: Path, description: Mapping[str, Any], *, config_yaml: str) -> None:

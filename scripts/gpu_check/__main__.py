@@ -67,16 +67,19 @@ def describe_machine() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        commit = done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "versions": versions,
-        "commit": commit or "unknown",
+        "commit": commit,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -14,8 +14,16 @@ def test_import_writes_a_folder_and_says_what_is_next(checkpoint, tmp_path, caps
     lines = capsys.readouterr().out.splitlines()
     assert "bert, 3 layers" in lines[0]
     assert "note: score head started at random (seed 0): head.score" in lines
-    assert lines[-1] == f'next: jaxrank.Reranker.from_pretrained("{target}"), or train from it'
-    assert load(target).text.max_length == 48
+    assert lines[-1] == f"next: train it, with --model.init_from {target}"
+    loaded = load(target)
+    assert loaded.text.max_length == 48
+    # The folder remembers that its head is a random start.
+    assert loaded.fresh == (
+        "head.pooler.bias",
+        "head.pooler.kernel",
+        "head.score.bias",
+        "head.score.kernel",
+    )
 
 
 def test_import_takes_head_template_and_tokenizer(checkpoint, tmp_path, neox_tokenizer_folder):

@@ -92,7 +92,11 @@ def test_bert_attributes_fill_our_fields(tmp_path):
         ("model_type", ["bert"], "supported are bert, mamba"),
         ("jaxrank", [], "jaxrank is []; needed is an object"),
         ("jaxrank", {"format_version": 99}, "jaxrank.format_version is 99"),
-        ("jaxrank", {"format_version": 1}, "jaxrank has missing or unknown keys: family, head"),
+        (
+            "jaxrank",
+            {"format_version": 1},
+            "jaxrank has missing or unknown keys: family, has_trained_head, head",
+        ),
     ],
 )
 def test_an_attribute_that_matters_is_refused_by_name(tmp_path, name, value, said):

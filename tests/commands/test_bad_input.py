@@ -196,7 +196,7 @@ CASES = [
     Case("train", "optimizer.learning_rate: got -1.0", "--optimizer.learning_rate -1"),
     Case("train", "training.steps: got 0", "--training.steps 0"),
     Case("train", "training.seed: got -1", "--training.seed -1"),
-    Case("train", "max_length: got 65; this model has 64 positions", "--text.max_length 65"),
+    Case("train", "text.max_length: got 65; the model has 64 positions", "--text.max_length 65"),
     Case("train", "max_length: got 3, which the special tokens fill", "--text.max_length 3"),
     Case("ckpt_convert", "pairs: got 0", "check model --pairs 0"),
     # Places.

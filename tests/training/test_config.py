@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from jaxrank.errors import InputError
+from jaxrank.text.templates import TextConfig
 from jaxrank.training.config import (
     DataConfig,
     DevConfig,
     ModelConfig,
     Recipe,
+    TextOptions,
     TrainingConfig,
     check_recipe,
     count_steps,
@@ -66,7 +68,8 @@ def test_what_cannot_be_run_is_named(section: str, values: dict[str, Any], messa
 def test_an_epoch_is_every_group_once():
     config = TrainingConfig(output=Path("o"), epochs=1.0)
     assert count_steps(config, num_groups=734_008, groups_per_batch=8) == 91_751
-    assert count_steps(replace(config, epochs=0.5), num_groups=100, groups_per_batch=8) == 6
+    assert count_steps(replace(config, epochs=0.5), num_groups=100, groups_per_batch=8) == 7
+    assert count_steps(config, num_groups=11, groups_per_batch=8) == 2
     assert count_steps(replace(config, epochs=0.01), num_groups=8, groups_per_batch=8) == 1
     steps = replace(config, epochs=None, steps=7)
     assert count_steps(steps, num_groups=100, groups_per_batch=8) == 7
@@ -80,3 +83,16 @@ def test_papers_values_are_the_defaults():
     assert recipe.data.groups_per_batch == 8
     assert recipe.training.milestones == 10
     assert DevConfig().run is None
+
+
+def test_text_comes_from_the_checkpoint_where_the_recipe_says_nothing():
+    base = TextConfig(template="paper", max_length=128, query_length=20)
+    assert TextOptions().resolve(base) == base
+    assert TextOptions(max_length=64).resolve(base) == replace(base, max_length=64)
+    assert TextOptions(template="pair").resolve(base) == TextConfig("pair", 128, None)
+
+
+def test_a_dev_measure_needs_the_collection():
+    recipe = make_recipe("data", collection=None)
+    with pytest.raises(InputError, match=r"dev\.run: .*data\.collection"):
+        check_recipe(replace(recipe, dev=replace(recipe.dev, run=Path("bm25.run"))))

@@ -86,6 +86,12 @@ def test_a_finished_run_with_other_options_is_protected(tmp_path: Path, groups: 
     assert "--training.overwrite true" in str(error.value)
 
 
+def test_an_unfinished_run_with_other_options_keeps_its_milestones(tmp_path: Path, groups: Path):
+    write_run(tmp_path, describe(groups), status="running")
+    with pytest.raises(InputError, match="an unfinished run with other inputs"):
+        find_status(tmp_path, describe(groups, learning_rate=1e-5))
+
+
 def test_a_finished_run_with_other_data_is_protected(tmp_path: Path, groups: Path):
     finish(tmp_path / "run", describe(groups))
     groups.write_text('{"query_id": "other"}\n')

@@ -9,7 +9,7 @@ with r_t the cotangent of read_t and a_t = [not reset_t] exp(step_t A),
     d drive = sum_n B_t g_t                  dB = sum_d drive_t g_t      dC = sum_d r_t h_t
 
 What happens on the edges of the recurrence (softplus, bias, mask, skip, gate) is differentiated by
-JAX, chunk by chunk, so nothing of the size of the input is kept beside the input itself.
+JAX, chunk by chunk, so of it nothing is kept beside the input itself.
 """
 
 import functools
