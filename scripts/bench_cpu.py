@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -35,6 +34,7 @@ from jaxrank.models.module import RerankerConfig, init_module
 from jaxrank.ops.selective_scan import selective_scan
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrank.training.step import init_state, make_train_step
+from jaxrank.version import source_state
 
 ROOT = Path(__file__).resolve().parents[1]
 Call = Callable[[], object]
@@ -202,16 +202,6 @@ def bench_scan() -> dict[str, float]:
     return compare(lambda: ours(*arrays).block_until_ready(), call_theirs, rounds=7)
 
 
-def commit() -> str:
-    """The commit of the source tree, or "unknown"."""
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
 def jitted(module: object) -> Callable[..., jax.Array]:
     """The module's call, jitted over its pure state."""
     from flax import nnx
@@ -307,7 +297,7 @@ def main() -> None:
         report = {
             "machine": machine,
             "python": platform.python_version(),
-            "commit": commit(),
+            "source": source_state(),
             "versions": {name: version(name) for name in packages},
             "results": results,
         }

@@ -9,7 +9,6 @@ model/          the final model
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -21,13 +20,12 @@ import jax
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_open, check_target, read_json
 from jaxrank.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER
-from jaxrank.version import __version__
+from jaxrank.version import __version__, source_state
 
 MODEL_FOLDER = "model"
 MILESTONES_FOLDER = "milestones"
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
-GIT_TIMEOUT_S = 10
 
 PACKAGES = (
     "jaxrank", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "tokenizers", "transformers",
@@ -53,7 +51,7 @@ def describe_run(
         "seed": seed,
         "config": dict(config),
         "sha256": dict(digests),
-        "git": _git_state(),
+        "git": source_state(),
         "python": sys.version.split()[0],
         "packages": _versions(),
         "device": {"kind": device.device_kind, "count": jax.device_count()},
@@ -155,27 +153,3 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = __version__ if name == "jaxrank" else None
     return versions
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit of the source tree and whether files differ from it; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    commit = _git(root, "rev-parse", "HEAD")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return None if commit is None else {"commit": commit, "is_changed": bool(changes)}
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()

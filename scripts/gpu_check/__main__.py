@@ -11,7 +11,6 @@ Needs jax, flax, optax, numpy and jaxtyping alone. Exit status: 0 all is well, 1
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 import jax
 
+from jaxrank.version import source_state
 from scripts.gpu_check.ops import (
     check_attention,
     check_causal_conv1d,
@@ -67,19 +67,13 @@ def describe_machine() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        commit = done.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "versions": versions,
-        "commit": commit,
+        "source": source_state(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
