@@ -11,16 +11,18 @@ from jaxrank.version import __version__ as __version__
 if TYPE_CHECKING:
     from jaxrank.ops.conv import causal_conv1d as causal_conv1d
     from jaxrank.ops.selective_scan import selective_scan as selective_scan
+    from jaxrank.ops.ssd import ssd as ssd
     from jaxrank.reranker import Reranker as Reranker
     from jaxrank.training.losses import info_nce as info_nce
 
 _HOMES = {
     "Reranker": "jaxrank.reranker",
     "selective_scan": "jaxrank.ops.selective_scan",
+    "ssd": "jaxrank.ops.ssd",
     "causal_conv1d": "jaxrank.ops.conv",
     "info_nce": "jaxrank.training.losses",
 }
-__all__ = ["Reranker", "causal_conv1d", "info_nce", "selective_scan"]
+__all__ = ["Reranker", "causal_conv1d", "info_nce", "selective_scan", "ssd"]
 
 
 def __getattr__(name: str) -> Any:

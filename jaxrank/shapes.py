@@ -7,7 +7,8 @@ Local arrays carry the letters as a suffix (`hidden_BLD`); annotations carry the
     L  tokens of a sequence              S  tokens attended to (keys), where it differs from L
     D  channels: width of the model, or inner width of a mixer
     N  states of a state-space channel   W  width of the causal convolution
-    H  attention heads                   K  channels of one head
+    H  heads, of attention or Mamba-2    K  channels of an attention head
+    G  groups of Mamba-2's heads         P  channels of a Mamba-2 head
     F  width of a feed-forward layer     V  vocabulary
     Q  queries of a training batch (one group each)
     C  candidates of a query: one positive, then its negatives

@@ -1,6 +1,7 @@
 """Softmax attention: one call, over plain XLA or over cuDNN's fused kernel.
 
-Letters as in `jaxrank.shapes`: queries have length L, keys and values length S.
+Letters as in `jaxrank.shapes`: queries have length L and H heads, keys and values length S and
+`kv` heads, each of which serves H / kv heads of the queries (grouped-query attention).
 """
 
 import math
@@ -10,17 +11,18 @@ import jax.numpy as jnp
 
 from jaxrank.ops.arguments import check_array, check_implementation, check_rank, log_choice
 from jaxrank.ops.dropout import dropout
-from jaxrank.shapes import Array, Bool, Float, Key
+from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 
 def attention(
     query: Float[Array, "B L H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
+    key: Float[Array, "B S kv K"],
+    value: Float[Array, "B S kv K"],
     *,
     mask: Bool[Array, "B S"] | None = None,
     bias: Float[Array, "_ H L S"] | None = None,
     is_causal: bool = False,
+    window: int | Int[Array, ""] | None = None,
     scale: float | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
@@ -42,6 +44,8 @@ def attention(
             mean nothing.
         bias: added to the scaled scores; the first axis is 1 or B.
         is_causal: position t attends to keys up to t.
+        window: position t attends to keys from t - window to t + window. An array, say another one
+            for each layer of a scan, is for "xla" alone.
         scale: 1 / sqrt(K) if None.
         dropout_rate, dropout_key: no key, no dropout.
         implementation: "xla", "cudnn" (NVIDIA GPU; float16 or bfloat16), or "auto": "cudnn" where
@@ -51,10 +55,12 @@ def attention(
         ValueError: a shape or dtype does not fit, or cuDNN cannot do what was asked.
     """
     check_arguments(query, key, value, mask, bias)
+    if isinstance(window, int) and window < 0:
+        raise ValueError(f"window: {window} came; at least 0 is needed")
     check_implementation("attention", implementation, ["xla", "cudnn"])
     if dropout_key is None:
         dropout_rate = 0.0
-    obstacle = _cudnn_obstacle(query, key, mask, bias, dropout_rate)
+    obstacle = _cudnn_obstacle(query, key, mask, bias, window, dropout_rate)
     if implementation == "cudnn" and obstacle:
         raise ValueError(f"attention: implementation 'cudnn' came, but {obstacle}")
     if implementation == "auto":
@@ -63,7 +69,7 @@ def attention(
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
     if implementation == "xla":
         return _attention_xla(
-            query, key, value, mask, bias, is_causal, scale, dropout_rate, dropout_key
+            query, key, value, mask, bias, is_causal, window, scale, dropout_rate, dropout_key
         )
     return jax.nn.dot_product_attention(
         query,
@@ -74,6 +80,7 @@ def attention(
         mask=None if mask is None else jnp.repeat(mask[:, None, None, :], query.shape[1], axis=2),
         scale=scale,
         is_causal=is_causal,
+        local_window_size=None if window is None else int(window),
         implementation="cudnn",
     )
 
@@ -89,10 +96,12 @@ def check_arguments(
     check_rank("query", query, "B L H K")
     check_rank("key", key, "B S H K")
     batch, length, heads, width = query.shape
-    keys = key.shape[1]
+    keys, key_heads = key.shape[1:3]
     check_array("query", query, query.shape)
     for name, array in (("key", key), ("value", value)):
-        check_array(name, array, (batch, keys, heads, width), query.dtype.type)
+        check_array(name, array, (batch, keys, key_heads, width), query.dtype.type)
+    if heads % key_heads:
+        raise ValueError(f"key: {key_heads} heads came; a divisor of the query's {heads} is needed")
     check_array("mask", mask, (batch, keys), jnp.bool_)
     if bias is not None:
         first = bias.shape[0] if bias.shape[:1] in ((1,), (batch,)) else batch
@@ -104,11 +113,14 @@ def _cudnn_obstacle(
     key: jax.Array,
     mask: jax.Array | None,
     bias: jax.Array | None,
+    window: int | jax.Array | None,
     dropout_rate: float,
 ) -> str | None:
     """Why cuDNN cannot do this, or None if it can (the rules of jax's cuDNN call, for training)."""
     if dropout_rate > 0.0:
         return "it has no attention dropout; set the rate to 0 or take 'xla'"
+    if isinstance(window, jax.Array):
+        return "it needs a window that is a plain number, known at compilation"
     if jax.default_backend() != "gpu":
         return f"it needs an NVIDIA GPU, and this is {jax.default_backend()}"
     try:
@@ -135,12 +147,16 @@ def _attention_xla(
     mask: jax.Array | None,
     bias: jax.Array | None,
     is_causal: bool,
+    window: int | jax.Array | None,
     scale: float,
     dropout_rate: float,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
     # Heads in front make each head's matrices contiguous: on a CPU that pays for the copies.
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    group = query.shape[1] // key.shape[1]
+    if group > 1:
+        key, value = (jnp.repeat(x, group, axis=1) for x in (key, value))
     scores_BHLS = scale * jnp.einsum(
         "bhlk,bhsk->bhls", query, key, preferred_element_type=jnp.float32
     )
@@ -150,9 +166,13 @@ def _attention_xla(
     lowest = jnp.finfo(jnp.float32).min
     if mask is not None:
         scores_BHLS = jnp.where(mask[:, None, None, :], scores_BHLS, lowest)
+    # How far a key lies behind the query: negative ones lie ahead.
+    behind_LS = jnp.arange(query.shape[2])[:, None] - jnp.arange(key.shape[2])[None, :]
     if is_causal:
-        past_LS = jnp.tril(jnp.ones(scores_BHLS.shape[2:], bool))
-        scores_BHLS = jnp.where(past_LS[None, None, :, :], scores_BHLS, lowest)
+        scores_BHLS = jnp.where((behind_LS >= 0)[None, None], scores_BHLS, lowest)
+    if window is not None:
+        is_near_LS = jnp.abs(behind_LS) <= window
+        scores_BHLS = jnp.where(is_near_LS[None, None], scores_BHLS, lowest)
     probabilities = jax.nn.softmax(scores_BHLS, axis=-1).astype(value.dtype)
     probabilities = dropout(probabilities, dropout_rate, dropout_key)
     return jnp.swapaxes(jnp.einsum("bhls,bhsk->bhlk", probabilities, value), 1, 2)

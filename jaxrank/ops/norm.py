@@ -8,16 +8,23 @@ from jaxrank.shapes import Array, Float
 
 
 def rms_norm(
-    x: Float[Array, "*batch D"], weight: Float[Array, " D"], *, epsilon: float
+    x: Float[Array, "*batch D"],
+    weight: Float[Array, " D"],
+    *,
+    epsilon: float,
+    num_groups: int = 1,
 ) -> Float[Array, "*batch D"]:
     """Scale x to a root mean square of one over its last axis, then by `weight`.
 
-    y = weight * x / sqrt(mean(x^2) + epsilon)   (Zhang and Sennrich 2019). Matches `MambaRMSNorm`.
+    y = weight * x / sqrt(mean(x^2) + epsilon)   (Zhang and Sennrich 2019), with a mean of its own
+    for each of `num_groups` equal parts of the axis. Matches `MambaRMSNorm`.
     """
     check_array("weight", weight, x.shape[-1:])
-    wide = x.astype(jnp.float32)
+    if x.shape[-1] % num_groups:
+        raise ValueError(f"num_groups: {num_groups} came; a divisor of {x.shape[-1]} is needed")
+    wide = x.astype(jnp.float32).reshape(*x.shape[:-1], num_groups, -1)
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    y = wide * jax.lax.rsqrt(mean_square + epsilon)
+    y = (wide * jax.lax.rsqrt(mean_square + epsilon)).reshape(x.shape)
     return (y * _along_last(weight, x.ndim)).astype(x.dtype)
 
 

@@ -60,6 +60,43 @@ def selective_scan_oracle(
     return _stack(rows_y, axis=-3), _stack(rows_h, axis=-3)
 
 
+def ssd_oracle(
+    *,
+    x: np.ndarray,
+    dt: np.ndarray,
+    A: np.ndarray,
+    B: np.ndarray,
+    C: np.ndarray,
+    D: np.ndarray | None = None,
+    initial_state: np.ndarray | None = None,
+    reset: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (y, final state) of `ssd`."""
+    batch, length, heads, channels = x.shape[-4:]
+    groups, states = B.shape[-2:]
+    group_of_head = np.arange(heads) * groups // heads
+    zero = np.zeros((heads, channels, states))
+    rows_y, rows_h = [], []
+    for row in range(batch):
+        h = zero if initial_state is None else initial_state[..., row, :, :, :]
+        ys = [np.zeros((heads, channels))] * length
+        for t in _present(mask, row, length):
+            if reset is not None and reset[row, t]:
+                h = zero
+            step = dt[..., row, t, :]
+            moved = step[..., :, None] * x[..., row, t, :, :]
+            write = moved[..., :, :, None] * B[..., row, t, group_of_head, :][..., :, None, :]
+            h = np.exp(step * A)[..., :, None, None] * h + write
+            y = np.sum(h * C[..., row, t, group_of_head, :][..., :, None, :], axis=-1)
+            if D is not None:
+                y = y + D[..., :, None] * x[..., row, t, :, :]
+            ys[t] = y
+        rows_y.append(_stack(ys, axis=-3))
+        rows_h.append(h)
+    return _stack(rows_y, axis=-4), _stack(rows_h, axis=-4)
+
+
 def causal_conv1d_oracle(
     *,
     x: np.ndarray,
@@ -111,7 +148,7 @@ def oracle_gradients(
         total = np.zeros(value.size)
         for output, cotangent in zip(outputs, cotangents, strict=True):
             parts = np.broadcast_to(output, (value.size, *cotangent.shape)).imag / EPSILON
-            total += np.sum(parts * cotangent, axis=(1, 2, 3))
+            total += np.sum(parts * cotangent, axis=tuple(range(1, parts.ndim)))
         gradients[name] = total.reshape(value.shape)
     return gradients
 

@@ -15,27 +15,35 @@ FLOAT32 = 2e-6
 BATCH, QUERIES, KEYS, HEADS, WIDTH = 3, 7, 7, 2, 8
 
 
-def make_arrays() -> dict[str, np.ndarray]:
+def make_arrays(key_heads: int = HEADS, heads: int = HEADS) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
+    sizes = {"query": (QUERIES, heads), "key": (KEYS, key_heads), "value": (KEYS, key_heads)}
     arrays = {
-        name: random.standard_normal((BATCH, length, HEADS, WIDTH)).astype(np.float32)
-        for name, length in (("query", QUERIES), ("key", KEYS), ("value", KEYS))
+        name: random.standard_normal((BATCH, *size, WIDTH)).astype(np.float32)
+        for name, size in sizes.items()
     }
     mask = np.ones((BATCH, KEYS), bool)
     mask[1, 4:] = False
     mask[2, 2:5] = False
-    bias = random.standard_normal((1, HEADS, QUERIES, KEYS)).astype(np.float32)
+    bias = random.standard_normal((1, heads, QUERIES, KEYS)).astype(np.float32)
     return arrays | {"mask": mask, "bias": bias}
 
 
-def oracle(query, key, value, mask=None, bias=0.0, is_causal=False, scale=None):
+def oracle(query, key, value, mask=None, bias=0.0, is_causal=False, scale=None, window=None):
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    # Which of the keys' heads serves each of the queries'.
+    served_by = np.arange(query.shape[2]) * key.shape[2] // query.shape[2]
+    key, value = key[:, :, served_by], value[:, :, served_by]
     scores = np.einsum("blhk,bshk->bhls", query, key) * (scale or WIDTH**-0.5) + bias
     allowed = np.ones(scores.shape, bool)
     if mask is not None:
         allowed &= mask[:, None, None, :]
     if is_causal:
         allowed &= np.arange(KEYS)[None, :] <= np.arange(QUERIES)[:, None]
+    if window is not None:
+        for position, target in itertools.product(range(QUERIES), range(KEYS)):
+            if not position - window <= target <= position + window:
+                allowed[:, :, position, target] = False
     weights = np.where(allowed, np.exp(scores), 0.0)
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("bhls,bshk->blhk", weights, value)
@@ -54,6 +62,42 @@ def test_attention_equals_the_oracle(with_mask: bool, with_bias: bool, is_causal
     got = attention(**jax.tree.map(jnp.asarray, arrays), is_causal=is_causal, scale=scale)
     want = oracle(**arrays, is_causal=is_causal, scale=scale)
     np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(6, 1), (6, 2), (6, 3)])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_groups_of_query_heads_share_a_key_head(heads: int, key_heads: int, is_causal: bool):
+    arrays = make_arrays(key_heads, heads)
+    got = attention(**jax.tree.map(jnp.asarray, arrays), is_causal=is_causal)
+    want = oracle(**arrays, is_causal=is_causal)
+    np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+@pytest.mark.parametrize("window", [0, 2, KEYS])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_window_hides_keys_further_away(is_causal: bool, window: int, is_array: bool):
+    arrays = make_arrays()
+    del arrays["mask"]  # with window 0 a masked position would see nothing
+    got = attention(
+        **jax.tree.map(jnp.asarray, arrays),
+        is_causal=is_causal,
+        window=jnp.asarray(window) if is_array else window,
+    )
+    want = oracle(**arrays, is_causal=is_causal, window=window)
+    np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
+
+
+def test_a_scan_may_give_each_layer_its_own_window():
+    arrays = jax.tree.map(jnp.asarray, make_arrays(1, 2))
+    windows = jnp.array([1, KEYS])
+    _, outputs = jax.lax.scan(
+        lambda carry, window: (carry, attention(**arrays, window=window)), 0, windows
+    )
+    for output, window in zip(outputs, (1, KEYS), strict=True):
+        want = attention(**arrays, window=window)
+        np.testing.assert_allclose(output, want, rtol=FLOAT32, atol=FLOAT32)
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.1
 
 
 def test_the_softmax_is_in_float32():
@@ -114,6 +158,15 @@ def test_a_rate_without_a_key_drops_nothing():
         ({"key": jnp.zeros((3, 7, 2, 8), jnp.bfloat16)}, "^key: dtype bfloat16"),
         ({"bias": jnp.zeros((2, 2, 7, 7))}, "^bias: shape"),
         ({"query": jnp.zeros((3, 7, 8))}, "^query: shape"),
+        (
+            {"key": jnp.zeros((3, 7, 3, 8)), "value": jnp.zeros((3, 7, 3, 8))},
+            "^key: 3 heads came; a divisor of the query's 2 is needed",
+        ),
+        ({"window": -1}, "^window: -1 came"),
+        (
+            {"window": jnp.asarray(2), "implementation": "cudnn"},
+            "'cudnn' came, but it needs a window that is a plain number",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(options: dict, message: str):

@@ -25,6 +25,16 @@ def test_rms_norm_equals_its_equation():
     np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
 
 
+def test_rms_norm_of_groups_is_that_of_each_part():
+    x, weight, _ = (jnp.asarray(array) for array in arrays())
+    parts = zip(jnp.split(x, 4, axis=-1), jnp.split(weight, 4), strict=True)
+    want = jnp.concatenate([rms_norm(*part, epsilon=1e-2) for part in parts], axis=-1)
+    got = rms_norm(x, weight, epsilon=1e-2, num_groups=4)
+    np.testing.assert_allclose(got, want, rtol=FLOAT32)
+    with pytest.raises(ValueError, match="num_groups: 3 came; a divisor of 16 is needed"):
+        rms_norm(x, weight, epsilon=1e-2, num_groups=3)
+
+
 def test_layer_norm_equals_its_equation():
     x, weight, bias = arrays()
     want = weight * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-2)
