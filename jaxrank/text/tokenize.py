@@ -70,7 +70,7 @@ class PairTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, text: TextConfig) -> None:
         self.text = text
-        self.template = get_template(text.template, has_cls=tokenizer.cls_token_id is not None)
+        self.template = get_template(text.template)
         self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -79,12 +79,12 @@ class PairTokenizer:
         pad = tokenizer.pad_token_id
         self.pad_token_id: int = pad if pad is not None else tokenizer.eos_token_id or 0
         """What padding holds: the tokenizer's pad token, else its end of sequence, else 0."""
-        self._layout = make_layout(self.template, self._tokenizer, tokenizer)
-        slots = [part for part in self._layout if isinstance(part, Slot)]
-        fixed = [part for part in self._layout if isinstance(part, Fixed)]
+        self.layout = make_layout(self.template, self._tokenizer, tokenizer)
+        slots = [part for part in self.layout if isinstance(part, Slot)]
+        fixed = [part for part in self.layout if isinstance(part, Fixed)]
         self._literals = {slot.field: slot.literal for slot in slots}
-        self._room = text.max_length - sum(len(part.ids) for part in fixed)
-        self._query_budget, self._document_budget = self._budgets()
+        self.room = text.max_length - sum(len(part.ids) for part in fixed)
+        self.query_budget, self.document_budget = self._budgets()
         self._counts = TruncationCounts()
         self._lock = threading.Lock()
 
@@ -159,18 +159,18 @@ class PairTokenizer:
     def _budgets(self) -> tuple[int, int]:
         """The most tokens that a query's and a document's segment may take, literals included."""
         if self.template.is_pair:
-            if self._room < 1:
+            if self.room < 1:
                 raise InputError(
                     f"max_length: got {self.text.max_length}, which the special tokens fill"
                 )
-            return self._room, self._room
+            return self.room, self.room
         needed = {field: self._count(text) for field, text in self._literals.items()}
         query_length = self.text.query_length or self.template.query_length
         if query_length is None:
-            query = self._room - needed["document"] - 1
+            query = self.room - needed["document"] - 1
         else:
-            query = query_length - (self.text.max_length - self._room)
-        document = self._room - query
+            query = query_length - (self.text.max_length - self.room)
+        document = self.room - query
         if query <= needed["query"] or document <= needed["document"]:
             raise InputError(
                 f"max_length {self.text.max_length} with query_length {query_length} leaves "
@@ -186,15 +186,15 @@ class PairTokenizer:
     def _kept(self, query_length: int, document_length: int) -> tuple[int, int]:
         """How many ids of each segment are kept."""
         if self.template.is_pair:
-            return _longest_first(query_length, document_length, self._room)
-        query_kept = min(query_length, self._query_budget)
+            return _longest_first(query_length, document_length, self.room)
+        query_kept = min(query_length, self.query_budget)
         is_fixed = self.template.document_budget == "fixed"
-        room = self._document_budget if is_fixed else self._room - query_kept
+        room = self.document_budget if is_fixed else self.room - query_kept
         return query_kept, min(document_length, room)
 
     def _join(self, query_ids: np.ndarray, document_ids: np.ndarray) -> TokenizedPair:
         ids, types = [], []
-        for part in self._layout:
+        for part in self.layout:
             if isinstance(part, Slot):
                 ids.append(query_ids if part.field == "query" else document_ids)
                 types.append(np.full(len(ids[-1]), part.token_type, np.int32))

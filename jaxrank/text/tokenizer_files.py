@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import BertTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, RobertaTokenizer
+from transformers import (
+    BertTokenizer,
+    GPT2Tokenizer,
+    PreTrainedTokenizerFast,
+    RobertaTokenizer,
+    T5Tokenizer,
+)
 
 from jaxrank.errors import InputError
 from jaxrank.files import read_json, read_lines
+from jaxrank.text.sentencepiece import read_sentencepiece
 
 _ROLES = (
     "bos_token",
@@ -31,9 +38,11 @@ _FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "spiece.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+_SENTINELS = 100  # T5's <extra_id_99> to <extra_id_0>, which follow its pieces
 # A tokenizer.json without settings (as in EleutherAI's own releases): tokens known by their text.
 _KNOWN_TOKENS = (
     {"[CLS]": ("cls_token",), "[SEP]": ("sep_token",), "[PAD]": ("pad_token",)}
@@ -41,14 +50,16 @@ _KNOWN_TOKENS = (
     | {"<|endoftext|>": ("bos_token", "eos_token", "unk_token")}
     | {"<pad>": ("pad_token",), "<unk>": ("unk_token",), "</s>": ("eos_token",)}
 )
+# RoBERTa's, XLM-RoBERTa's and BART's put a pair between these two, T5's does not.
+_ENCODER_TOKENS = {"bos_token": "<s>", "cls_token": "<s>", "sep_token": "</s>"}
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """A fast tokenizer from a folder, one tokenizer.json-like file, or a hub id.
 
     A folder holds `tokenizer.json` (or one `*_tokenizer.json`), or `vocab.txt` (BERT), or
-    `vocab.json` and `merges.txt` (RoBERTa, GPT-2). Truncation and padding that a file carries
-    are dropped: whoever tokenises decides them.
+    `vocab.json` and `merges.txt` (RoBERTa, OPT, GPT-2), or `spiece.model` (T5). Truncation and
+    padding that a file carries are dropped: whoever tokenises decides them.
 
     Raises:
         InputError: nothing usable there, broken files, or a hub id that cannot be fetched.
@@ -66,9 +77,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         return _from_merges(folder)
     if (folder / "vocab.txt").exists():
         return _from_word_pieces(folder / "vocab.txt")
+    if (folder / "spiece.model").exists():
+        return _from_sentencepiece(folder / "spiece.model")
     raise InputError(
         f"{source}: holds no tokenizer; looked for tokenizer.json, one *_tokenizer.json, "
-        "vocab.txt, or vocab.json with merges.txt"
+        "vocab.txt, vocab.json with merges.txt, or spiece.model"
     )
 
 
@@ -84,6 +97,9 @@ def _from_json(path: Path) -> PreTrainedTokenizerFast:
         for token, roles in _KNOWN_TOKENS.items():
             if backend.token_to_id(token) is not None:
                 settings |= dict.fromkeys(roles, token)
+        pair = backend.encode("a", "a").tokens
+        if pair[:1] == ["<s>"] and pair[-1:] == ["</s>"]:
+            settings |= _ENCODER_TOKENS
     has_types = "cls_token" in settings and 1 in backend.encode("a", "a").type_ids
     if has_types and "model_input_names" not in settings:
         # A generic tokenizer class leaves out BERT's token types unless it is told of them.
@@ -103,19 +119,47 @@ def _from_word_pieces(path: Path) -> PreTrainedTokenizerFast:
 
 
 def _from_merges(folder: Path) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in two files: RoBERTa's vocabulary has <mask>, GPT-2's <|endoftext|> alone."""
-    vocabulary = read_json(folder / "vocab.json")
+    """Byte-level BPE in two files, of which GPT-2's has no <mask>.
+
+    OPT's two files are RoBERTa's to the byte: the folder says which of them it is, by the token
+    that begins a text or by the model. OPT puts its </s> in front of every text.
+    """
+    vocabulary, settings = read_json(folder / "vocab.json"), _settings(folder)
+    kind: type[PreTrainedTokenizerFast] = GPT2Tokenizer
     if "<mask>" in vocabulary:
-        kind: type[PreTrainedTokenizerFast] = RobertaTokenizer
-    elif "<|endoftext|>" in vocabulary:
-        kind = GPT2Tokenizer
-    else:
+        if settings.get("bos_token") == "</s>" or _model_type(folder) == "opt":
+            names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+            settings = names | {"pad_token": "<pad>", "add_bos_token": True} | settings
+        else:
+            kind = RobertaTokenizer
+    elif "<|endoftext|>" not in vocabulary:
         raise InputError(
-            f"{folder / 'vocab.json'}: neither RoBERTa's vocabulary nor GPT-2's; save the "
-            "tokenizer as tokenizer.json"
+            f"{folder / 'vocab.json'}: neither RoBERTa's or OPT's vocabulary nor GPT-2's; save "
+            "the tokenizer as tokenizer.json"
         )
     files = {"vocab": str(folder / "vocab.json"), "merges": str(folder / "merges.txt")}
-    return kind(**files, **_settings(folder))
+    return kind(**files, **settings)
+
+
+def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
+    """T5's pieces and the sentinels behind them, whose last has the lowest id."""
+    pieces, charsmap = read_sentencepiece(path)
+    if [text for text, _ in pieces[:3]] != ["<pad>", "</s>", "<unk>"]:
+        raise InputError(f"{path}: not T5's pieces; save the tokenizer as tokenizer.json")
+    sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(_SENTINELS))]
+    return T5Tokenizer(
+        vocab=[*pieces, *sentinels],
+        extra_ids=_SENTINELS,
+        _spm_precompiled_charsmap=charsmap,
+        **_settings(path.parent),
+    )
+
+
+def _model_type(folder: Path) -> str | None:
+    """What config.json calls the model, and nothing else of it."""
+    path = folder / "config.json"
+    given = read_json(path).get("model_type") if path.exists() else None
+    return given if isinstance(given, str) else None
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from transformers import AutoTokenizer
 
 from jaxrank.errors import InputError
 from jaxrank.text.tokenizer_files import load_tokenizer
+from tests.tokenizer_builders import SHIPPED, tokenizer_folder
 
 TEXT = "Does Crohn's disease affect ÆTHER-like naïve cells?"
 
@@ -40,12 +42,81 @@ def test_a_bare_neox_file_has_its_end_of_sequence_and_no_padding(
     assert tokenizer.cls_token is None
 
 
-def test_byte_level_bpe_loads_from_two_files(tmp_path: Path):
-    letters = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6, "<mask>": 7}
-    (tmp_path / "vocab.json").write_text(json.dumps(letters))
+LETTERS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6, "<mask>": 7}
+OPT_SETTINGS = {"tokenizer_config.json": '{"bos_token": "</s>", "eos_token": "</s>"}'}
+OPT_CONFIG = {"config.json": '{"model_type": "opt"}'}
+GPT2 = {"vocab.json": '{"a": 4, "b": 5, "ab": 6, "<|endoftext|>": 0}'}
+
+
+@pytest.mark.parametrize(
+    ("files", "ids", "pad"),
+    [
+        ({}, [0, 6, 2, 2, 4, 2], "<pad>"),
+        (OPT_SETTINGS, [2, 6, 2, 4], "<pad>"),
+        (OPT_CONFIG, [2, 6, 2, 4], "<pad>"),
+        ({"config.json": '{"model_type": "roberta"}'}, [0, 6, 2, 2, 4, 2], "<pad>"),
+        (GPT2, [6, 4], None),
+    ],
+    ids=["RoBERTa", "OPT by its settings", "OPT by its model", "RoBERTa's model", "GPT-2"],
+)
+def test_byte_level_bpe_loads_from_two_files(
+    tmp_path: Path, files: dict, ids: list[int], pad: str | None
+):
+    (tmp_path / "vocab.json").write_text(json.dumps(LETTERS))
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer("ab", "a")["input_ids"] == [0, 6, 2, 2, 4, 2]
+    assert tokenizer("ab", "a")["input_ids"] == ids
+    assert tokenizer.pad_token == pad
+
+
+def test_opt_reads_its_files_as_transformers_does(tmp_path: Path):
+    """Also where a published folder writes its tokens as objects."""
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((SHIPPED / "opt" / name).read_bytes())
+    token = {"content": "</s>", "lstrip": False, "normalized": True, "__type": "AddedToken"}
+    settings = {f"{role}_token": token for role in ("bos", "eos", "unk")}
+    settings |= {"add_bos_token": True, "pad_token": "<pad>", "tokenizer_class": "GPT2Tokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
+    ours = (load_tokenizer(tmp_path), load_tokenizer(SHIPPED / "opt"))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for tokenizer in ours:
+        assert tokenizer(TEXT, TEXT) == theirs(TEXT, TEXT)
+        assert tokenizer.special_tokens_map == theirs.special_tokens_map
+    assert theirs(TEXT)["input_ids"][0] == 2
+
+
+def test_t5_pieces_come_first_and_its_sentinels_last():
+    tokenizer = load_tokenizer(SHIPPED / "t5")
+    ids = [0, 1, 2, 31999, 32000, 32099]
+    pieces = ["<pad>", "</s>", "<unk>", "▁Internațional", "<extra_id_99>", "<extra_id_0>"]
+    assert tokenizer.convert_ids_to_tokens(ids) == pieces
+    # As the sentencepiece library has it: "ﬁ" is normalised, "ï" is unknown, spaces are one.
+    assert tokenizer("Hello  world, naïve ﬁne")["input_ids"] == [
+        8774, 296, 6, 3, 29, 9, 2, 162, 1399, 1
+    ]  # fmt: skip
+    assert tokenizer("a", "a")["input_ids"].count(tokenizer.eos_token_id) == 2
+
+
+@pytest.mark.parametrize("kind", ["roberta-base", "xlm-roberta"])
+def test_a_bare_file_tells_an_encoders_tokens_by_the_ends_of_its_pairs(kind: str, tmp_path: Path):
+    """Published folders of RoBERTa, BART and XLM-RoBERTa name none of their tokens."""
+    known = load_tokenizer(tokenizer_folder(kind))
+    known.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 512}')
+    bare = load_tokenizer(tmp_path)
+    for role in ("bos", "cls", "sep", "eos", "pad", "unk"):
+        assert getattr(bare, f"{role}_token") == getattr(known, f"{role}_token"), role
+    assert bare(TEXT, TEXT) == known(TEXT, TEXT)
+
+
+def test_a_bare_t5_file_has_no_cls_token(tmp_path: Path):
+    load_tokenizer(SHIPPED / "t5").backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.cls_token, tokenizer.sep_token) == (None, None)
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("</s>", "<pad>")
 
 
 def test_only_allowed_settings_are_taken_and_truncation_in_the_file_is_dropped(
@@ -77,7 +148,8 @@ def test_only_allowed_settings_are_taken_and_truncation_in_the_file_is_dropped(
         ({}, "holds no tokenizer; looked for tokenizer.json"),
         ({"tokenizer.json": "{"}, "not a readable tokenizer file"),
         ({"vocab.txt": "a\nb\n"}, r"lacks \[CLS\]"),
-        ({"vocab.json": '{"a": 0}', "merges.txt": ""}, "neither RoBERTa's vocabulary nor GPT-2's"),
+        ({"spiece.model": "\n\x03\n\x01a\x12\x02\x18\x01\x1a\x03\n\x01a"}, "not T5's pieces"),
+        ({"vocab.json": '{"a": 0}', "merges.txt": ""}, "neither RoBERTa's or OPT's"),
         (
             {
                 "vocab.txt": "[CLS]\n[SEP]\n[PAD]\n[UNK]",
