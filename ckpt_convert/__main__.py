@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,25 +30,24 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, do one thing, say what came of it."""
     options = _parser().parse_args(argv)
-    from ckpt_convert.load import load
+    from ckpt_convert.load import load, with_text
     from ckpt_convert.save import check_model_target
-    from jaxrank.text.tokenize import PairTokenizer
 
-    if options.command != "check":
+    if options.command == "check":
+        _prepare_check(options)
+    else:
         check_model_target(Path(options.target), replace=options.replace)
-    elif options.json:
-        check_target(options.json)
     loaded = load(
         options.source,
         head=options.head,
         seed=options.seed,
         tokenizer=options.tokenizer,
         max_length=options.max_length,
+        allow_pickle=options.allow_pickle,
     )
     if options.template:
         text = dataclasses.replace(loaded.text, template=options.template, query_length=None)
-        PairTokenizer(loaded.tokenizer, text)  # refuses what this tokenizer cannot express
-        loaded = dataclasses.replace(loaded, text=text)
+        loaded = with_text(loaded, text, seed=options.seed)
     _describe(options.source, loaded)
     if options.command == "check":
         _check(options, loaded)
@@ -65,12 +65,12 @@ def _write(options: argparse.Namespace, loaded: "LoadedModel") -> None:
         tokenizer=loaded.tokenizer,
         text=loaded.text,
         replace=options.replace,
-        has_trained_head=not loaded.fresh,
+        has_trained_head=not (loaded.fresh or loaded.added_tokens),
         provenance=(f"converted from `{Path(options.source).name}`", *loaded.notes),
     )
     size = (folder / "model.safetensors").stat().st_size / 1e6
     print(f"wrote {folder} ({size:,.0f} MB)")
-    if loaded.fresh:
+    if loaded.fresh or loaded.added_tokens:
         print(f"next: train it, with --model.init_from {folder}")
     elif options.command == "import":
         print(f'next: jaxrank.Reranker.from_pretrained("{folder}"), or train from it')
@@ -78,19 +78,36 @@ def _write(options: argparse.Namespace, loaded: "LoadedModel") -> None:
         print(f"next, in PyTorch: {torch_reader(loaded.config, loaded.text).format(folder=folder)}")
 
 
+def _prepare_check(options: argparse.Namespace) -> None:
+    """Refuse what would else come to light after minutes."""
+    from ckpt_convert.parity import check_size
+
+    if options.json:
+        check_target(options.json)
+    if options.texts is None and not _EXAMPLES.is_dir():
+        raise InputError("--texts: name a collection folder, or a file of `query TAB document`")
+    if not options.full:
+        check_size(options.source, head=options.head, allow_pickle=options.allow_pickle)
+
+
 def _check(options: argparse.Namespace, loaded: "LoadedModel") -> None:
     from ckpt_convert.parity import certify, read_pairs
 
-    if options.texts is None and not _EXAMPLES.is_dir():
-        raise InputError("--texts: name a collection folder, or a file of `query TAB document`")
-    pairs = read_pairs(options.texts or _EXAMPLES, limit=options.pairs)
-    certificate = certify(options.source, loaded, pairs, tolerance=options.tolerance, progress=True)
+    certificate = certify(
+        options.source,
+        loaded,
+        read_pairs(options.texts or _EXAMPLES, limit=options.pairs),
+        texts=options.texts or "/".join(_EXAMPLES.parts[-2:]),
+        tolerance=options.tolerance,
+        allow_pickle=options.allow_pickle,
+        progress=True,
+    )
     print(certificate.table())
     print(certificate.truncation.summary())
-    if options.json:
-        with atomic_open(options.json) as file:
+    if path := options.json or _certificate_path(options.source):
+        with atomic_open(path) as file:
             json.dump(certificate.as_dict(), file, indent=2)
-        print(f"wrote {options.json}")
+        print(f"wrote {path}")
     verdict = "PASSED" if certificate.has_passed else "FAILED"
     print(
         f"{verdict}: {certificate.pairs} pairs, {certificate.tokens:,} tokens, largest relative "
@@ -99,6 +116,14 @@ def _check(options: argparse.Namespace, loaded: "LoadedModel") -> None:
     if not certificate.has_passed:
         sys.exit(1)
     print(f"next: python -m ckpt_convert import {options.source} DST")
+
+
+def _certificate_path(source: str) -> Path | None:
+    """In the folder itself, unless it is the hub's or may not be written to."""
+    from ckpt_convert.certificate import FILE_NAME
+
+    folder = Path(source)
+    return folder / FILE_NAME if folder.is_dir() and os.access(folder, os.W_OK) else None
 
 
 def _describe(source: str, loaded: "LoadedModel") -> None:
@@ -132,14 +157,22 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--tokenizer", help="folder, file or hub id, if SRC holds none")
         command.add_argument("--template", help="prompt template in place of SRC's own")
         command.add_argument("--max-length", type=int, help="longest input in tokens")
+        command.add_argument(
+            "--allow-pickle",
+            action="store_true",
+            help="read pytorch_model.bin where SRC has no safetensors (tensors only; no code runs)",
+        )
         seed = _whole_number(0, 2**32 - 1)
         command.add_argument("--seed", type=seed, default=0, help="draws a head that SRC lacks")
     check = commands.choices["check"]
     check.add_argument("--texts", help="collection folder, or file of `query TAB document`")
     count = _whole_number(1, 10**9)
-    check.add_argument("--pairs", type=count, default=32, help="how many pairs to compare")
+    check.add_argument("--pairs", type=count, default=200, help="how many pairs to compare")
     check.add_argument("--tolerance", type=float, default=1e-4, help="largest relative one")
-    check.add_argument("--json", help="where to write the certificate")
+    check.add_argument("--json", help="where to write the certificate; by default SRC/parity.json")
+    check.add_argument(
+        "--full", action="store_true", help="compare models of over 500M parameters too"
+    )
     return parser
 
 

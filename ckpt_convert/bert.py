@@ -1,15 +1,19 @@
-"""BERT as data: Hugging Face's BertModel and BertForSequenceClassification, weights and config.
+"""BERT, RoBERTa, XLM-RoBERTa and ELECTRA as data: transformers' classes, weights and config.
 
-The canonical names carry the prefix `bert.`; files of a bare BertModel do without it, and files
-from before 2020 call a LayerNorm's weight and bias gamma and beta.
+The canonical names carry the model's prefix, say `bert.`; files of a bare model do without it, and
+files from before 2020 call a LayerNorm's weight and bias gamma and beta.
 """
 
+from dataclasses import replace
+
+from ckpt_convert.architecture import Architecture
 from ckpt_convert.config_format import ConfigFormat
 from ckpt_convert.huggingface import HUGGING_FACE_FIXED, HUGGING_FACE_IGNORED
 from ckpt_convert.rules import TRANSPOSE, Rule, WeightTable
 
-_THEIR_LAYER = "bert.encoder.layer.{layer}"
 _OUR_LAYER = "backbone.layers.stacked"
+_PRETRAINING = "pretraining head, not used for scores"
+_OTHER_HEAD = "head of another kind than the one asked for"
 
 
 def _linear(ours: str, theirs: str) -> tuple[Rule, Rule]:
@@ -22,58 +26,89 @@ def _norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
     return Rule(f"{ours}.weight", f"{theirs}.weight"), Rule(f"{ours}.bias", f"{theirs}.bias")
 
 
-BACKBONE = (
-    Rule("backbone.embeddings.token.embedding", "bert.embeddings.word_embeddings.weight"),
-    Rule("backbone.embeddings.position.embedding", "bert.embeddings.position_embeddings.weight"),
-    Rule(
-        "backbone.embeddings.token_type.embedding", "bert.embeddings.token_type_embeddings.weight"
-    ),
-    *_norm("backbone.embeddings.norm", "bert.embeddings.LayerNorm"),
-    *_linear(f"{_OUR_LAYER}.attention.query", f"{_THEIR_LAYER}.attention.self.query"),
-    *_linear(f"{_OUR_LAYER}.attention.key", f"{_THEIR_LAYER}.attention.self.key"),
-    *_linear(f"{_OUR_LAYER}.attention.value", f"{_THEIR_LAYER}.attention.self.value"),
-    *_linear(f"{_OUR_LAYER}.attention.output", f"{_THEIR_LAYER}.attention.output.dense"),
-    *_norm(f"{_OUR_LAYER}.attention_norm", f"{_THEIR_LAYER}.attention.output.LayerNorm"),
-    *_linear(f"{_OUR_LAYER}.feed_forward.up", f"{_THEIR_LAYER}.intermediate.dense"),
-    *_linear(f"{_OUR_LAYER}.feed_forward.down", f"{_THEIR_LAYER}.output.dense"),
-    *_norm(f"{_OUR_LAYER}.feed_forward_norm", f"{_THEIR_LAYER}.output.LayerNorm"),
-)
-
-RENAMES = (
-    (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
-    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
-    (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
-)
-
-IGNORED = (
-    (r"bert\.embeddings\.(position|token_type)_ids", "constant"),
-    (r"cls\.(predictions|seq_relationship)\..+", "pretraining head, not used for scores"),
-)
-
-_POOLER = r"bert\.pooler\..+"
-_CLASSIFIER = r"classifier\..+"
-_SCORE = r"score\..+"
-_OTHER_HEAD = "head of another kind than the one asked for"
-
-TABLES = {
-    "classification": WeightTable(
-        rules=(
-            *BACKBONE,
-            *_linear("head.pooler", "bert.pooler.dense"),
-            *_linear("head.score", "classifier"),
+def _backbone(prefix: str) -> tuple[Rule, ...]:
+    embeddings, layer = f"{prefix}.embeddings", f"{prefix}.encoder.layer.{{layer}}"
+    return (
+        Rule("backbone.embeddings.token.embedding", f"{embeddings}.word_embeddings.weight"),
+        Rule("backbone.embeddings.position.embedding", f"{embeddings}.position_embeddings.weight"),
+        Rule(
+            "backbone.embeddings.token_type.embedding", f"{embeddings}.token_type_embeddings.weight"
         ),
-        renames=RENAMES,
-        ignored=(*IGNORED, (_SCORE, _OTHER_HEAD)),
-        may_start_fresh=("head.pooler.", "head.score."),
-    ),
-    "linear": WeightTable(
-        rules=(*BACKBONE, *_linear("head.score", "score")),
-        renames=RENAMES,
-        ignored=(*IGNORED, (_POOLER, _OTHER_HEAD), (_CLASSIFIER, _OTHER_HEAD)),
+        *_norm("backbone.embeddings.norm", f"{embeddings}.LayerNorm"),
+        *_linear("backbone.projection", f"{prefix}.embeddings_project"),
+        *_linear(f"{_OUR_LAYER}.attention.query", f"{layer}.attention.self.query"),
+        *_linear(f"{_OUR_LAYER}.attention.key", f"{layer}.attention.self.key"),
+        *_linear(f"{_OUR_LAYER}.attention.value", f"{layer}.attention.self.value"),
+        *_linear(f"{_OUR_LAYER}.attention.output", f"{layer}.attention.output.dense"),
+        *_norm(f"{_OUR_LAYER}.attention_norm", f"{layer}.attention.output.LayerNorm"),
+        *_linear(f"{_OUR_LAYER}.feed_forward.up", f"{layer}.intermediate.dense"),
+        *_linear(f"{_OUR_LAYER}.feed_forward.down", f"{layer}.output.dense"),
+        *_norm(f"{_OUR_LAYER}.feed_forward_norm", f"{layer}.output.LayerNorm"),
+    )
+
+
+def _tables(
+    prefix: str, *, dense: str, score: str, pretraining: tuple[str, ...]
+) -> dict[str, WeightTable]:
+    """Name of the head -> table.
+
+    Args:
+        prefix: what the backbone's names start with.
+        dense, score: names of the classification head's two layers.
+        pretraining: patterns of the heads that the model was pretrained with.
+    """
+    pooler = f"{prefix}.pooler"
+    buffers = rf"{prefix}\.embeddings\.(position|token_type)_ids"
+    ignored = (
+        (buffers, "constant"),
+        *((pattern, _PRETRAINING) for pattern in pretraining),
+    )
+    linear = WeightTable(
+        rules=(*_backbone(prefix), *_linear("head.score", "score")),
+        renames=(
+            (r"^(embeddings|embeddings_project|encoder|pooler)\.", rf"{prefix}.\1."),
+            (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
+            (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
+        ),
+        ignored=(*ignored, (rf"{pooler}\..+", _OTHER_HEAD), (r"classifier\..+", _OTHER_HEAD)),
         may_start_fresh=("head.score.",),
-    ),
-}
-"""Name of the head -> table."""
+    )
+    classification = replace(
+        linear,
+        rules=(
+            *_backbone(prefix),
+            *_linear("head.dense", dense),
+            *_linear("head.score", score),
+        ),
+        ignored=(
+            *ignored,
+            (r"score\..+", _OTHER_HEAD),
+            *(() if dense.startswith(pooler) else ((rf"{pooler}\..+", _OTHER_HEAD),)),
+        ),
+        may_start_fresh=("head.dense.", "head.score."),
+    )
+    return {"classification": classification, "linear": linear}
+
+
+TABLES = _tables(
+    "bert",
+    dense="bert.pooler.dense",
+    score="classifier",
+    pretraining=(r"cls\.(predictions|seq_relationship)\..+",),
+)
+ROBERTA_TABLES = _tables(
+    "roberta",
+    dense="classifier.dense",
+    score="classifier.out_proj",
+    pretraining=(r"lm_head\..+",),
+)
+ELECTRA_TABLES = _tables(
+    "electra",
+    dense="classifier.dense",
+    score="classifier.out_proj",
+    # The discriminator's head, and the two of a generator.
+    pretraining=(r"(discriminator_predictions|generator_predictions|generator_lm_head)\..+",),
+)
 
 CONFIG = ConfigFormat(
     sizes={
@@ -102,4 +137,42 @@ CONFIG = ConfigFormat(
     ignored=HUGGING_FACE_IGNORED
     | {"directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"}
     | {"pooler_size_per_head", "pooler_type"},
+)
+ROBERTA_CONFIG = replace(
+    CONFIG,
+    # Here, and only here, the pad token's id says where positions start.
+    options={**CONFIG.options, "pad_token_id": "pad_token_id"},
+    # XLM-RoBERTa's releases say that a forward pass also returned a cache.
+    ignored=CONFIG.ignored - {"pad_token_id"} | {"output_past"},
+)
+ELECTRA_CONFIG = replace(
+    CONFIG,
+    sizes={**CONFIG.sizes, "embedding_size": "embedding_size"},
+    # Settings of the multiple-choice class.
+    ignored=CONFIG.ignored
+    | {"summary_activation", "summary_last_dropout", "summary_type", "summary_use_proj"},
+)
+
+ARCHITECTURE = Architecture(
+    TABLES,
+    CONFIG,
+    {"classification": "BertForSequenceClassification", "linear": "BertModel"},
+    template="pair",
+    hidden_states="embeddings, layers",
+)
+ROBERTA = replace(
+    ARCHITECTURE,
+    tables=ROBERTA_TABLES,
+    config=ROBERTA_CONFIG,
+    classes={"classification": "RobertaForSequenceClassification", "linear": "RobertaModel"},
+)
+XLM_ROBERTA = replace(
+    ROBERTA,
+    classes={"classification": "XLMRobertaForSequenceClassification", "linear": "XLMRobertaModel"},
+)
+ELECTRA = replace(
+    ARCHITECTURE,
+    tables=ELECTRA_TABLES,
+    config=ELECTRA_CONFIG,
+    classes={"classification": "ElectraForSequenceClassification", "linear": "ElectraModel"},
 )

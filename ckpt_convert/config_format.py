@@ -29,7 +29,8 @@ class ConfigFormat:
         derived: attribute -> our property that it must equal, where it is there at all.
         word_for_none: the word that stands for None of ours, if they do not write null.
         ignored: attributes that do not change what is computed here.
-        sections: attribute that is an object -> its own format, e.g. state-spaces' ssm_cfg.
+        sections: attribute that is an object -> its own format, e.g. state-spaces' ssm_cfg; what
+            it says outweighs the attributes outside of it, and must agree with other sections.
     """
 
     sizes: Mapping[str, str]
@@ -67,14 +68,29 @@ def read_config(
 
 
 def write_config(format: ConfigFormat, config: Any) -> dict[str, Any]:
-    """The attributes that a configuration of ours has in that format (one without sections)."""
-    assert not format.sections, "formats with sections are read only"
+    """The attributes that a configuration of ours has in that format.
+
+    Of the sections only those are written that say what nothing before them does.
+    """
     names = {**format.sizes, **format.options, **format.derived}
     values = {their: getattr(config, our) for their, our in names.items()}
-    fixed = {their: allowed[0] for their, allowed in format.fixed.items()}
-    return fixed | {
+    attributes = {their: allowed[0] for their, allowed in format.fixed.items()}
+    attributes |= {
         their: format.word_for_none if value is None else value for their, value in values.items()
     }
+    said = {*format.sizes.values(), *format.options.values()}
+    for name, section in format.sections.items():
+        if not _fields_of(section) <= said:
+            inner = write_config(section, config)
+            attributes[name] = {their: value for their, value in inner.items() if value is not None}
+            said |= _fields_of(section)
+    return attributes
+
+
+def _fields_of(format: ConfigFormat) -> set[str]:
+    """The fields of ours that a format fills, and sections within it."""
+    fields = {*format.sizes.values(), *format.options.values()}
+    return fields.union(*map(_fields_of, format.sections.values()))
 
 
 def _read(
@@ -84,6 +100,8 @@ def _read(
     problems = []
     for their, our in {**format.sizes, **format.options}.items():
         value = attributes.get(their, _MISSING)
+        if typing.get_origin(hints[our]) is tuple:
+            value = _interval(value)
         if value is _MISSING:
             if their in format.sizes:
                 problems.append(f"{prefix}{their} is missing")
@@ -92,20 +110,28 @@ def _read(
         elif fault := _fault(value, our, hints[our], is_size=their in format.sizes):
             problems.append(f"{prefix}{their} is {_shown(value)}; needed is {fault}")
         else:
-            fields[our] = value
+            is_number = float in (hints[our], *typing.get_args(hints[our]))
+            fields[our] = float(value) if is_number and isinstance(value, int) else value
     for their, allowed in format.fixed.items():
         value = attributes.get(their, allowed[0])
         if not any(_same(value, choice) for choice in allowed):
             wanted = " or ".join(_shown(choice) for choice in allowed)
             problems.append(f"{prefix}{their} is {_shown(value)}; only {wanted} is supported")
+    said: dict[str, Any] = {}
     for name, section in format.sections.items():
         inner = attributes.get(name) or {}
         if not isinstance(inner, dict):
             problems.append(f"{prefix}{name} is {_shown(inner)}; needed is an object")
             continue
         found, faults = _read(section, inner, hints, prefix=f"{prefix}{name}.")
-        fields |= found
         problems += faults
+        for our, value in found.items():
+            if said.setdefault(our, value) != value:
+                problems.append(
+                    f"{prefix}{name} has {_shown(value)} where another section has "
+                    f"{_shown(said[our])}"
+                )
+    fields |= said
     known = {*format.sizes, *format.options, *format.fixed, *format.derived}
     known |= {*format.ignored, *format.sections}
     unknown = sorted(set(attributes) - known)
@@ -117,17 +143,32 @@ def _read(
     return fields, problems
 
 
+def _interval(value: Any) -> Any:
+    """A list as a tuple, with infinity for what transformers writes in its place."""
+    if not isinstance(value, list):
+        return value
+    return tuple(float("inf") if end == {"__float__": "Infinity"} else end for end in value)
+
+
 def _fault(value: Any, our: str, hint: Any, *, is_size: bool) -> str | None:
     """What the field needs, if the value is not that."""
     types = typing.get_args(hint) or (hint,)
+    if typing.get_origin(hint) is tuple:
+        is_pair = isinstance(value, tuple) and len(value) == len(types)
+        is_fine = is_pair and not any(_fault(v, our, float, is_size=False) for v in value)
+        return None if is_fine else f"a list of {len(types)} numbers"
     if value is None and type(None) in types:
         return None
     if bool in types:
         return None if isinstance(value, bool) else "true or false"
     if int in types:
-        most = _MOST_LAYERS if our == "num_layers" else _LARGEST_SIZE
-        is_fine = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-        return None if is_fine else f"a whole number from 1 to {most}"
+        most = _MOST_LAYERS if our in ("num_layers", "num_decoder_layers") else _LARGEST_SIZE
+        least = 0 if our.endswith("_token_id") else 1
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_fine = is_whole and least <= value <= most
+        return None if is_fine else f"a whole number from {least} to {most}"
+    if isinstance(types[0], str):  # a Literal's words
+        return None if value in types else " or ".join(types)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_fine = is_number and (isinstance(value, float) or abs(value) <= _LARGEST_SIZE)
     return None if is_fine else "a number"

@@ -36,3 +36,16 @@ HUGGING_FACE_IGNORED = frozenset(
     }
 )  # fmt: skip
 """Attributes that change nothing of what is computed here, or are read elsewhere."""
+
+HUGGING_FACE_GENERATION = frozenset(
+    {
+        "task_specific_params", "prefix", "max_length", "min_length", "do_sample", "early_stopping",
+        "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
+        "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores",
+        "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id",
+        "force_bos_token_to_be_generated", "remove_invalid_values", "suppress_tokens",
+        "begin_suppress_tokens", "exponential_decay_length_penalty",
+    }
+)  # fmt: skip
+"""How a model that also writes text is asked to: nothing that a score depends on."""

@@ -7,9 +7,8 @@ the largest difference over the largest score. Both sides get the same token ids
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,78 +17,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from scipy.stats import kendalltau
 
-from ckpt_convert.config_format import write_config
+from ckpt_convert.architecture import state_names
+from ckpt_convert.architectures import ARCHITECTURES
+from ckpt_convert.certificate import Certificate, Difference
 from ckpt_convert.load import LoadedModel, find_folder
-from ckpt_convert.rules import canonical_name, export_weights
-from ckpt_convert.source_config import ARCHITECTURES, read_source_config
-from ckpt_convert.weight_files import open_weights
+from ckpt_convert.pickle_files import opened_weights
+from ckpt_convert.source_config import read_source_config
+from ckpt_convert.torch_oracle import TorchReranker
+from ckpt_convert.weight_files import Weights
 from jaxrank.data.collection import Collection
 from jaxrank.errors import InputError
-from jaxrank.files import read_lines
-from jaxrank.models.families import get_family
-from jaxrank.models.module import RerankerModule, build_module
+from jaxrank.files import file_digest, read_lines
+from jaxrank.models.module import (
+    RerankerConfig,
+    RerankerModule,
+    build_module,
+    parameter_shapes,
+)
 from jaxrank.progress import progress_bar
-from jaxrank.text.tokenize import PairTokenizer, TruncationCounts, pad_pairs
+from jaxrank.text.tokenize import PairTokenizer, pad_pairs
 
-Forward = Callable[[dict[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
-"""A batch of `pad_pairs` -> hidden states (layers + 1, B, L, D) and scores (B,)."""
+Forward = Callable[[dict[str, np.ndarray]], tuple[list[np.ndarray], np.ndarray]]
+"""A batch of `pad_pairs` -> hidden states, each (B, L, D), and scores (B,)."""
+
+MOST_PARAMETERS = 500_000_000
+"""Of a model that is compared without being asked for twice."""
 
 _TOLERANCE = 1e-4
 _BATCH_SIZE = 8
-_LENGTH_STEP = 64  # every length is one compilation
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far apart the two sides are at one place."""
-
-    where: str
-    max_absolute: float
-    max_relative: float
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """All differences between a checkpoint in PyTorch and in JAX."""
-
-    source: str
-    family: str
-    head: str
-    pairs: int
-    tokens: int
-    truncation: TruncationCounts
-    layers: tuple[Difference, ...]
-    scores: Difference
-    tolerance: float
-    versions: dict[str, str]
-
-    @property
-    def worst(self) -> float:
-        """The largest relative difference of all."""
-        return max(row.max_relative for row in (*self.layers, self.scores))
-
-    @property
-    def has_passed(self) -> bool:
-        """Whether every relative difference is within the tolerance."""
-        return self.worst <= self.tolerance
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; the norms are named."""
-        norms = (
-            "relative: max over tokens of |ours - theirs|_2 / |theirs|_2; scores: max|d| / max|s|"
-        )
-        verdict = {"worst_relative": self.worst, "has_passed": self.has_passed}
-        return {**asdict(self), **verdict, "norms": norms}
-
-    def table(self) -> str:
-        """For people: one line a layer."""
-        rows = [f"{'where':<12} {'max absolute':>13} {'max relative':>13}"]
-        rows += [
-            f"{row.where:<12} {row.max_absolute:>13.2e} {row.max_relative:>13.2e}"
-            for row in (*self.layers, self.scores)
-        ]
-        return "\n".join(rows)
+_LENGTHS = (64, 128, 256, 512)  # every length is one compilation
+_MOST_NUMBERS = 1 << 26  # in the hidden states of one batch, on each side: 256 MB
+_BYTES_PER_PARAMETER = 12  # as it was read, in PyTorch and in JAX
+_PACKAGES = ("jaxrank", "jax", "flax", "numpy", "torch", "transformers", "tokenizers")
 
 
 def read_pairs(path: str | Path, *, limit: int) -> list[tuple[str, str]]:
@@ -115,152 +76,159 @@ def read_pairs(path: str | Path, *, limit: int) -> list[tuple[str, str]]:
     return pairs
 
 
+def check_size(source: str | Path, *, head: str | None = None, allow_pickle: bool = False) -> None:
+    """Refuse a model that takes long and much memory to compare, before its weights are read."""
+    folder = find_folder(source, allow_pickle=allow_pickle)
+    shapes = parameter_shapes(read_source_config(folder, head=head).config)
+    count = sum(math.prod(spec.shape) for spec in shapes.values())
+    if count > MOST_PARAMETERS:
+        raise InputError(
+            f"{source}: {count:,} parameters; comparing them takes about "
+            f"{_BYTES_PER_PARAMETER * count / 1e9:.0f} GB of memory, pass --full to do it"
+        )
+
+
 def certify(
     source: str | Path,
     loaded: LoadedModel,
     pairs: Sequence[tuple[str, str]],
     *,
+    texts: str = "",
     tolerance: float = _TOLERANCE,
+    allow_pickle: bool = False,
     progress: bool = False,
 ) -> Certificate:
-    """Compare `loaded`, which `load(source)` gave, with transformers reading the same folder."""
+    """Compare `loaded`, which `load(source)` gave, with transformers reading the same folder.
+
+    Args:
+        texts: where the pairs are from, for the certificate.
+        tolerance: largest relative difference that passes.
+        allow_pickle: as in `load`.
+    """
+    if loaded.added_tokens:
+        raise InputError(
+            f"{source}: template {loaded.text.template} adds tokens that the folder's embedding "
+            "lacks; import it with that template, then check what was written"
+        )
     tokenizer = PairTokenizer(loaded.tokenizer, loaded.text)
     encoded, truncation = tokenizer.encode_and_count(pairs)
-    tokenized = sorted(encoded, key=lambda pair: len(pair.input_ids))
+    tokenized = sorted(encoded, key=lambda pair: -len(pair.input_ids))
     ours = _our_forward(build_module(loaded.config, loaded.parameters))
-    theirs = _torch_forward(find_folder(source), loaded)
-    count = loaded.config.backbone.num_layers + 1
-    absolute, relative = np.zeros(count), np.zeros(count)
+    folder = find_folder(source, allow_pickle=allow_pickle)
+    with opened_weights(folder, allow_pickle=allow_pickle) as weights:
+        theirs = _torch_forward(weights, loaded)
+        digests = {path.name: file_digest(path) for path in weights.files}
+    names = _state_names(loaded.config)
+    absolute, relative = np.zeros(len(names)), np.zeros(len(names))
     scores = []
     with progress_bar(
         description="comparing", unit="pair", enabled=progress, total=len(pairs)
     ) as bar:
-        for start in range(0, len(tokenized), _BATCH_SIZE):
-            chunk = tokenized[start : start + _BATCH_SIZE]
-            length = -(-len(chunk[-1].input_ids) // _LENGTH_STEP) * _LENGTH_STEP
+        start = 0
+        while start < len(tokenized):
+            length = _padded(len(tokenized[start].input_ids), loaded.config)
+            numbers = length * loaded.config.backbone.hidden_size * len(names)
+            chunk = tokenized[start : start + max(1, min(_BATCH_SIZE, _MOST_NUMBERS // numbers))]
             batch = pad_pairs(chunk, length=length, pad_token_id=tokenizer.pad_token_id)
             (our_hidden, our_scores), (their_hidden, their_scores) = ours(batch), theirs(batch)
-            difference = (our_hidden - their_hidden)[:, batch["mask"]]
-            size = np.linalg.norm(their_hidden[:, batch["mask"]], axis=-1)
-            absolute = np.maximum(absolute, np.abs(difference).max((1, 2)))
-            relative = np.maximum(relative, (np.linalg.norm(difference, axis=-1) / size).max(1))
+            for index, sides in enumerate(zip(our_hidden, their_hidden, strict=True)):
+                # numpy's maximum, unlike Python's, keeps a NaN.
+                worst = _compare(*sides, batch["mask"])
+                absolute[index] = np.maximum(absolute[index], worst[0])
+                relative[index] = np.maximum(relative[index], worst[1])
             scores.append((our_scores, their_scores))
+            start += len(chunk)
             bar.update(len(chunk))
     our_all, their_all = (np.concatenate(side) for side in zip(*scores, strict=True))
     largest = float(np.abs(our_all - their_all).max())
-    names = [f"layer {index}" for index in range(1, count)]
-    is_last_normed = ARCHITECTURES[loaded.config.family].has_final_norm
-    names = [*names, "final norm"] if is_last_normed else ["embeddings", *names]
     return Certificate(
-        source=str(source),
+        # Of a folder its name alone: the certificate may be published with it.
+        source=Path(source).resolve().name if Path(source).is_dir() else str(source),
         family=loaded.config.family,
         head=loaded.config.head,
+        dtype="float32",
+        stored_dtypes=weights.dtypes,
+        weights=digests,
+        texts=texts,
         pairs=len(pairs),
         tokens=sum(len(pair.input_ids) for pair in tokenized),
         truncation=truncation,
         layers=tuple(map(Difference, names, absolute.tolist(), relative.tolist())),
         scores=Difference("scores", largest, largest / float(np.abs(their_all).max())),
+        kendall_tau=_kendall_tau(our_all, their_all),
         tolerance=tolerance,
-        versions={name: version(name) for name in ("jax", "flax", "torch", "transformers")},
+        versions={name: version(name) for name in _PACKAGES},
     )
+
+
+def _padded(length: int, config: RerankerConfig) -> int:
+    """The length that a batch is padded to: one of a few, none beyond the model's positions."""
+    fitting = [step for step in _LENGTHS if step >= length]
+    wanted = fitting[0] if fitting else -(-length // _LENGTHS[-1]) * _LENGTHS[-1]
+    return min(wanted, config.backbone.max_length or wanted)
+
+
+def _kendall_tau(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """Between the two rankings of all pairs; None where one side ranks nothing."""
+    if len(ours) < 2:
+        return None
+    tau = float(kendalltau(ours, theirs).statistic)
+    return None if math.isnan(tau) else tau
+
+
+def _compare(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Largest absolute and relative difference at real tokens; a decoder's one step is real."""
+    real = mask if theirs.shape[1] == mask.shape[1] else np.ones(theirs.shape[:2], bool)
+    difference, size = (ours - theirs)[real], np.linalg.norm(theirs[real], axis=-1)
+    relative = np.linalg.norm(difference, axis=-1) / size
+    return float(np.abs(difference).max()), float(relative.max())
+
+
+def _state_names(config: RerankerConfig) -> list[str]:
+    """Names of transformers' hidden states, an encoder's before a decoder's."""
+    order, num_layers = ARCHITECTURES[config.family].hidden_states, config.backbone.num_layers
+    if config.backbone.decoder_layers is None:
+        return state_names(order, num_layers)
+    decoder = state_names(order, config.backbone.decoder_layers)
+    encoder = state_names(order, num_layers)
+    return [f"encoder {name}" for name in encoder] + [f"decoder {name}" for name in decoder]
 
 
 def _our_forward(module: RerankerModule) -> Forward:
     graph, state = nnx.split(module)
 
     @jax.jit
-    def forward(state: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def forward(state: Any, batch: dict[str, jax.Array]) -> Any:
         model = nnx.merge(graph, state)
-        encoded = model.backbone.encode(**batch, return_hidden_states=True)
-        assert isinstance(encoded, tuple)
-        return encoded[1], model(**batch)
+        hidden, states = model.encode(**batch, return_hidden_states=True)
+        return states, model.head(hidden, mask=batch["mask"])
 
-    def run(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def run(batch: dict[str, np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         # On a GPU float32 products would be rounded to TF32.
         with jax.default_matmul_precision("highest"):
             hidden, scores = forward(state, {name: jnp.asarray(a) for name, a in batch.items()})
-        return np.asarray(hidden), np.asarray(scores)
+        return [np.asarray(state) for state in hidden], np.asarray(scores)
 
     return run
 
 
-def _torch_forward(folder: Path, loaded: LoadedModel) -> Forward:
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            "check: PyTorch is not installed; pip install 'jaxrank[convert]'"
-        ) from None
+def _torch_forward(weights: Weights, loaded: LoadedModel) -> Forward:
+    reranker = TorchReranker.from_folder(weights.folder, loaded.config, loaded.parameters)
+    import torch
 
-    with _quiet_transformers():
-        model = _torch_model(folder, loaded).eval()
+    config = reranker.model.config
+    pad_token_id = config.pad_token_id
 
     @torch.no_grad()
-    def run(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        mask = torch.from_numpy(batch["mask"])
-        inputs = {
-            "input_ids": torch.from_numpy(batch["input_ids"]).long(),
-            "attention_mask": mask.long(),
-        }
-        if loaded.config.family == "bert":
-            inputs["token_type_ids"] = torch.from_numpy(batch["token_type_ids"]).long()
-        with _quiet_transformers():
-            output = model(**inputs, output_hidden_states=True)
-        hidden = torch.stack(output.hidden_states)
-        if loaded.config.head == "classification":
-            scores = output.logits[:, 0]
-        else:
-            is_first = get_family(loaded.config.family).pooling == "first"
-            last = torch.zeros(len(mask)).long() if is_first else mask.sum(1) - 1
-            pooled = hidden[-1][torch.arange(len(mask)), last]
-            kernel, bias = (loaded.parameters[f"head.score.{name}"] for name in ("kernel", "bias"))
-            scores = (pooled @ torch.tensor(kernel) + torch.tensor(bias))[:, 0]
-        return hidden.numpy(), scores.numpy()
+    def run(batch: dict[str, np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        # Classifiers on decoders find a text's end by the pad that their config names. Where it
+        # names none, any token will do that no text holds.
+        ids, mask = batch["input_ids"], batch["mask"]
+        pad = pad_token_id
+        if pad is None:
+            pad = int(np.setdiff1d(np.arange(ids.size + 1), ids[mask])[0])
+            config.pad_token_id = pad
+        states, scores = reranker({**batch, "input_ids": np.where(mask, ids, pad)})
+        return [state.numpy() for state in states], scores.numpy()
 
     return run
-
-
-def _torch_model(folder: Path, loaded: LoadedModel) -> Any:
-    """Transformers' class for this folder, reading config and names in its own way where it can.
-
-    The class is named here, never by the folder, whose config.json has passed our allow-list.
-    """
-    import torch
-    import transformers
-
-    architecture = ARCHITECTURES[loaded.config.family]
-    table = architecture.tables[loaded.config.head]
-    weights = open_weights(folder)
-    names = {canonical_name(table, name): name for name in weights.shapes}
-    model_class = getattr(transformers, architecture.classes[loaded.config.head])
-    if read_source_config(folder, head=loaded.config.head).layout == "state-spaces":
-        config = write_config(architecture.config, loaded.config.backbone)
-        model = model_class(model_class.config_class(**config))
-        used = {name: names[name] for name in model.state_dict()}
-        read = {name: torch.from_numpy(weights.read(source)) for name, source in used.items()}
-        model.load_state_dict(read, strict=True)
-        return model
-    model = model_class.from_pretrained(
-        folder, num_labels=1, dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    # A head that the folder lacks started at random, differently on each side: take ours.
-    exported = export_weights(table, loaded.parameters)
-    fresh = {n: torch.tensor(a) for n, a in exported.items() if n not in names}
-    model.load_state_dict(fresh, strict=False)
-    return model
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No load reports, bars and hints at faster kernels; `load` has said what matters."""
-    from transformers.utils import logging
-
-    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()

@@ -1,7 +1,5 @@
 """A reranker as a Hugging Face folder, which is also how we keep it: exporting is saving."""
 
-import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,16 +7,19 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ckpt_convert.architectures import ARCHITECTURES
+from ckpt_convert.readme import make_readme
 from ckpt_convert.rules import export_weights
-from ckpt_convert.source_config import ARCHITECTURES, CONFIG_FILE, write_source_config
+from ckpt_convert.source_config import CONFIG_FILE, write_source_config
+from ckpt_convert.tokenizer_folder import write_tokenizer
 from ckpt_convert.weight_files import write_weights
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_folder, check_target, file_digest, read_json
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 from jaxrank.text.templates import TextConfig
-from jaxrank.version import __version__
+from jaxrank.text.tokenize import PairTokenizer
 
-_SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_IDS = ("bos", "eos")  # beside the pad, which transformers' classifiers look for
 
 
 def save(
@@ -49,15 +50,28 @@ def save(
     check_model_target(folder, replace=replace)
     values = {path: np.asarray(value) for path, value in parameters.items()}
     _check_parameters(config, values)
+    pairs = PairTokenizer(tokenizer, text)
     tensors = export_weights(ARCHITECTURES[config.family].tables[config.head], values)
     with atomic_folder(folder) as new:
         weights = write_weights(new, tensors)
-        (new / CONFIG_FILE).write_text(
-            write_source_config(config, text, has_trained_head=has_trained_head), encoding="utf-8"
+        token_ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in _IDS}
+        pad_token = _choose_pad(tokenizer)
+        if pad_token is not None:
+            token_ids["pad_token_id"] = tokenizer.convert_tokens_to_ids(pad_token)
+        written = write_source_config(
+            config, text, token_ids=token_ids, has_trained_head=has_trained_head
         )
-        _write_tokenizer(new, tokenizer, text)
+        (new / CONFIG_FILE).write_text(written, encoding="utf-8")
+        write_tokenizer(new, tokenizer, pad_token=pad_token, max_length=text.max_length)
         count = sum(value.size for value in values.values())
-        readme = _readme(folder.name, config, text, count, file_digest(weights), provenance)
+        readme = make_readme(
+            folder.name,
+            config,
+            pairs,
+            count=count,
+            digest=file_digest(weights),
+            provenance=provenance,
+        )
         (new / "README.md").write_text(readme, encoding="utf-8")
     return folder
 
@@ -100,94 +114,14 @@ def _check_parameters(config: RerankerConfig, values: Mapping[str, np.ndarray]) 
             )
 
 
-def _write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, text: TextConfig) -> None:
-    """tokenizer.json and its settings; PyTorch libraries cut at `model_max_length`."""
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.no_truncation()
-    backend.no_padding()
-    # Its own `save` raises a bare Exception when the disk is full.
-    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
-    roles = {f"{role}_token": getattr(tokenizer, f"{role}_token") for role in _SPECIAL_TOKENS}
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": text.max_length,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        "padding_side": "right",
-        "truncation_side": "right",
-        **{role: str(token) for role, token in roles.items() if token is not None},
-    }
-    text_of_settings = json.dumps(settings, indent=2, sort_keys=True) + "\n"
-    (folder / "tokenizer_config.json").write_text(text_of_settings, encoding="utf-8")
+def _choose_pad(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """The pad token that a folder names: not the end of a text, where there is another.
 
-
-_README = """\
----
-library_name: {library}
-pipeline_tag: text-ranking
-tags:
-- reranker
-- cross-encoder
-- {family}
-- jax
----
-
-# {name}
-
-A {family} reranker ({count:,} parameters): a query and a document go in, one relevance score comes
-out. Higher is more relevant; scores are raw, not probabilities.
-
-```python
-import jaxrank
-
-model = jaxrank.Reranker.from_pretrained("{name}")
-model.predict([("the query", "a document"), ("the query", "another document")])
-```
-
-In PyTorch:
-
-```python
-import {module}
-
-model = {reader}
-```
-{remark}
-## Input
-
-Template `{template}`, at most {max_length} tokens; head `{head}`. Both are in `config.json` under
-`jaxrank`.
-
-## Provenance
-
-{provenance}
-"""
-
-_HEAD_APART = """
-The class gives hidden states. The score is `hidden @ score.weight.T + score.bias`, from
-`model.safetensors`, at the {pooled} token.
-"""
-
-
-def _readme(
-    name: str,
-    config: RerankerConfig,
-    text: TextConfig,
-    count: int,
-    digest: str,
-    provenance: Sequence[str],
-) -> str:
-    reader = torch_reader(config, text)
-    pooled = "first" if config.family == "bert" else "last real"
-    lines = [*provenance, f"written by jaxrank {__version__}", f"weights sha256 {digest}"]
-    return _README.format(
-        library="sentence-transformers" if "CrossEncoder" in reader else "transformers",
-        family=config.family,
-        name=name,
-        count=count,
-        module=reader.partition(".")[0],
-        reader=reader.format(folder=name),
-        remark="" if config.head == "classification" else _HEAD_APART.format(pooled=pooled),
-        template=text.template,
-        max_length=text.max_length,
-        head=config.head,
-        provenance="\n".join(f"- {line}" for line in lines),
-    )
+    Transformers' classifiers on decoders score the last token that is no pad, and GPT-NeoX's and
+    Llama's tokenizers name none, or name the end of a text.
+    """
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+    named = [token.content for token in added if token.special and "pad" in token.content]
+    choices = [tokenizer.pad_token, *named, tokenizer.unk_token, tokenizer.bos_token]
+    others = [token for token in choices if token not in (None, tokenizer.eos_token)]
+    return others[0] if others else tokenizer.eos_token

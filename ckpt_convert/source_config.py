@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from ckpt_convert import bert, mamba
-from ckpt_convert.config_format import ConfigFormat, read_config, write_config
+from ckpt_convert import mamba, mamba2
+from ckpt_convert.architecture import Architecture
+from ckpt_convert.architectures import ARCHITECTURES
+from ckpt_convert.config_format import read_config, write_config
 from ckpt_convert.huggingface import HUGGING_FACE_REFUSED
-from ckpt_convert.rules import WeightTable
 from jaxrank.errors import InputError
 from jaxrank.files import read_json
 from jaxrank.models.families import get_family
@@ -29,44 +31,11 @@ Layout = Literal["hugging-face", "state-spaces"]
 
 _LARGEST_FILE = 4 << 20
 _IDENTITY = "torch.nn.modules.linear.Identity"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """All that conversion knows of one family, as data.
-
-    Attributes:
-        tables: name of the head -> weight table.
-        config: the format of transformers' own configuration.
-        classes: name of the head -> transformers' class that a saved folder names.
-        template: the prompt template of a folder that names none.
-        has_final_norm: whether transformers' hidden states are the layers' and then the normalised
-            last one, instead of the embeddings and then the layers'.
-    """
-
-    tables: Mapping[str, WeightTable]
-    config: ConfigFormat
-    classes: Mapping[str, str]
-    template: str
-    has_final_norm: bool
-
-
-ARCHITECTURES = {
-    "bert": Architecture(
-        bert.TABLES,
-        bert.CONFIG,
-        {"classification": "BertForSequenceClassification", "linear": "BertModel"},
-        template="pair",
-        has_final_norm=False,
-    ),
-    "mamba": Architecture(
-        mamba.TABLES,
-        mamba.CONFIG,
-        {"linear": "MambaModel"},
-        template="paper",
-        has_final_norm=True,
-    ),
+_STATE_SPACES = {
+    "Mamba1": ("mamba", mamba.STATE_SPACES_CONFIG),
+    "Mamba2": ("mamba2", mamba2.STATE_SPACES_CONFIG),
 }
+"""Their name of a mixer -> our name of the family, and the format of the folder."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +47,7 @@ class SourceConfig:
         text: how the folder was trained to read pairs; None if it does not say.
         layout: which library wrote the file.
         has_head: whether the folder must hold the weights of `config.head`.
+        has_other_head: whether it holds those of another kind of head.
         has_trained_head: False if those weights are a random start that `save` wrote.
         notes: what a user should know of it.
     """
@@ -86,6 +56,7 @@ class SourceConfig:
     text: TextConfig | None
     layout: Layout
     has_head: bool
+    has_other_head: bool = False
     has_trained_head: bool = True
     notes: tuple[str, ...] = ()
 
@@ -112,14 +83,25 @@ def read_source_config(folder: Path, *, head: str | None = None) -> SourceConfig
 
 
 def write_source_config(
-    config: RerankerConfig, text: TextConfig, *, has_trained_head: bool = True
+    config: RerankerConfig,
+    text: TextConfig,
+    *,
+    token_ids: Mapping[str, int | None] = MappingProxyType({}),
+    has_trained_head: bool = True,
 ) -> str:
-    """The text of a config.json that transformers, sentence-transformers and we read."""
+    """The text of a config.json that transformers, sentence-transformers and we read.
+
+    Args:
+        token_ids: the tokenizer's, e.g. pad_token_id; those that the architecture itself knows
+            come from `config`.
+        has_trained_head: as in `save`.
+    """
     architecture = ARCHITECTURES[config.family]
     attributes = {
         "architectures": [architecture.classes[config.head]],
         "model_type": config.family,
         "dtype": "float32",
+        **token_ids,
         **write_config(architecture.config, config.backbone),
     }
     if config.head == "classification":
@@ -172,24 +154,29 @@ def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None)
         text=_text(path, ours) if ours else None,
         layout="hugging-face",
         has_head=head == stored,
+        has_other_head=stored not in (None, head),
         has_trained_head=ours.get("has_trained_head") is not False,
         notes=_activation_note(attributes) if head == stored else (),
     )
 
 
 def _read_state_spaces(path: Path, attributes: dict[str, Any], head: str | None) -> SourceConfig:
-    _known_head(head or "linear", "mamba", where=str(path))
     mixer = attributes.get("ssm_cfg")
-    if isinstance(mixer, dict) and mixer.get("layer") == "Mamba2":
-        raise InputError(f"{path}: ssm_cfg.layer is 'Mamba2', a family that is not supported yet")
-    config_class = get_family("mamba").config_class
-    backbone = read_config(mamba.STATE_SPACES_CONFIG, attributes, config_class, where=str(path))
+    layer = mixer.get("layer", "Mamba1") if isinstance(mixer, dict) else "Mamba1"
+    if layer not in _STATE_SPACES:
+        raise InputError(
+            f"{path}: ssm_cfg.layer is {layer!r:.80}; known are {', '.join(_STATE_SPACES)}"
+        )
+    family, config_format = _STATE_SPACES[layer]
+    _known_head(head or "linear", family, where=str(path))
+    config_class = get_family(family).config_class
+    backbone = read_config(config_format, attributes, config_class, where=str(path))
     multiple = attributes.get("pad_vocab_size_multiple", 8)
     if isinstance(multiple, bool) or not isinstance(multiple, int) or not 1 <= multiple <= 65536:
         raise InputError(f"{path}: pad_vocab_size_multiple is {multiple!r}; needed is 1 to 65536")
     rows = -(-backbone.vocab_size // multiple) * multiple
     backbone = dataclasses.replace(backbone, vocab_size=rows)
-    config = RerankerConfig("mamba", backbone, "linear")
+    config = RerankerConfig(family, backbone, "linear")
     return SourceConfig(config, text=None, layout="state-spaces", has_head=False)
 
 
@@ -223,6 +210,9 @@ def _stored_head(
     names = attributes.get("architectures") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: architectures is {names!r:.80}; needed is a list of names")
+    for name in names:
+        if name in architecture.refused:
+            raise InputError(f"{path}: architectures: {name} {architecture.refused[name]}")
     published = architecture.classes.get("classification")
     return "classification" if published in names else None
 

@@ -22,7 +22,7 @@ from jaxrank.files import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+ADAPTER_FILE = "adapter_config.json"
 
 MAX_HEADER_BYTES = 8 << 20
 """A header needs about 120 bytes a tensor; without a limit, 79 MB of it cost 12 s and 1.9 GB."""
@@ -30,7 +30,7 @@ MAX_TENSORS = 50_000
 MAX_FILES = 1_000
 MAX_INDEX_BYTES = 16 << 20
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\.safetensors")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -38,16 +38,11 @@ _FLOATS: dict[str, np.dtype[Any]] = {
 }
 _BFLOAT16 = "BF16"
 
-_HOW_TO_CONVERT = (
-    "is a pickle and is not read; write model.safetensors beside it once, e.g. with "
-    'python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for '
-    "k, v in torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors')\""
-)
-
 
 @dataclass(frozen=True)
 class _Tensor:
     file: Path
+    shown: Path
     dtype: str
     shape: Shape
     start: int
@@ -56,10 +51,26 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a checkpoint: shapes at once, values when asked for."""
+    """The tensors of a checkpoint: shapes at once, values when asked for.
+
+    Attributes:
+        where: the file or index that was asked for.
+        folder: where PyTorch libraries find the same tensors as safetensors.
+    """
 
     where: Path
+    folder: Path
     tensors: Mapping[str, _Tensor]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the tensors, as they were published."""
+        return tuple(sorted({tensor.shown for tensor in self.tensors.values()}))
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The types that the tensors are stored in."""
+        return tuple(sorted({tensor.dtype for tensor in self.tensors.values()}))
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -73,10 +84,11 @@ class Weights:
             InputError: a dtype that is no plain float, or NaN or infinity among the values.
         """
         tensor = self.tensors[name]
-        shown = f"{tensor.file}: tensor {name[:200]!r}"
+        shown = f"{tensor.shown}: tensor {name[:200]!r}"
         values = _as_float32(tensor, shown)
-        bad = values.size - int(np.isfinite(values).sum())
-        if bad:
+        is_finite = np.isfinite(values)
+        if not is_finite.all():  # four times as fast as counting them
+            bad = values.size - int(is_finite.sum())
             raise InputError(
                 f"{shown}: {bad} of {values.size} values are NaN or infinite; finite float32 "
                 "weights are needed (was the training diverging when this was saved?)"
@@ -84,21 +96,46 @@ class Weights:
         return values
 
 
-def open_weights(folder: Path) -> Weights:
+def has_safetensors(folder: Path) -> bool:
+    """Whether a model folder holds weights that `open_weights` reads."""
+    return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Refuse a folder whose model is the sum of what is in it and something else."""
+    if (folder / ADAPTER_FILE).is_file():
+        raise InputError(
+            f"{folder / ADAPTER_FILE}: an adapter that is not merged into a model; merge it first "
+            "with peft (merge_and_unload), save the whole model and use that folder"
+        )
+
+
+def open_weights(folder: Path, *, originals: Mapping[str, Path] | None = None) -> Weights:
     """Find the weights of a model folder and read their headers.
+
+    Args:
+        originals: file name -> the file that it was made from, which errors are to name.
 
     Raises:
         InputError: no safetensors file, or one that is damaged, absurdly large or not what its
-            index says.
+            index says; quantised weights.
     """
-    if (folder / WEIGHTS_FILE).is_file():
-        return Weights(folder / WEIGHTS_FILE, _read_header(folder / WEIGHTS_FILE))
-    if (folder / INDEX_FILE).is_file():
-        return Weights(folder / INDEX_FILE, _read_index(folder / INDEX_FILE))
-    for name in PICKLE_FILES:
-        if (folder / name).is_file():
-            raise InputError(f"{folder / name}: {_HOW_TO_CONVERT}")
-    raise InputError(f"{folder}: no {WEIGHTS_FILE} and no {INDEX_FILE}; a model folder needs one")
+    originals = originals or {}
+    if (path := folder / WEIGHTS_FILE).is_file():
+        tensors = _read_header(path, originals)
+    elif (path := folder / INDEX_FILE).is_file():
+        tensors = _read_shards(path, originals)
+    else:
+        raise InputError(
+            f"{folder}: no {WEIGHTS_FILE} and no {INDEX_FILE}; a model folder needs one"
+        )
+    for name, tensor in tensors.items():
+        if _is_quantised(name, tensor.dtype):
+            raise InputError(
+                f"{tensor.shown}: tensor {name[:200]!r}: dtype {tensor.dtype}; quantised weights "
+                "are not read, use the original float weights"
+            )
+    return Weights(originals.get(path.name, path), folder, tensors)
 
 
 def write_weights(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
@@ -114,47 +151,57 @@ def write_weights(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
     return path
 
 
-def _read_index(path: Path) -> dict[str, _Tensor]:
+def read_index(path: Path, *, suffix: str = ".safetensors") -> dict[str, str]:
+    """Name of a tensor -> name of its file, which is a plain one in the same folder and exists."""
     if path.stat().st_size > MAX_INDEX_BYTES:
         raise InputError(f"{path}: larger than {MAX_INDEX_BYTES} bytes; no model needs that")
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{path}: 'weight_map' must map tensor names to file names")
+    if len(weight_map) > MAX_TENSORS:
+        raise InputError(f"{path}: {len(weight_map)} tensors; at most {MAX_TENSORS} are read")
     names = {str(name) for name in weight_map.values()}
     for name in sorted(names):
-        if not _FILE_NAME.fullmatch(name):
-            raise InputError(
-                f"{path}: {name[:200]!r} is not a plain *.safetensors name in this folder"
-            )
+        if not _FILE_NAME.fullmatch(name) or not name.endswith(suffix):
+            raise InputError(f"{path}: {name[:200]!r} is not a plain *{suffix} name in this folder")
     if len(names) > MAX_FILES:
         raise InputError(f"{path}: {len(names)} files; at most {MAX_FILES} are read")
-    tensors: dict[str, _Tensor] = {}
     for name in sorted(names):
         if not (path.parent / name).is_file():
             raise InputError(f"{path}: names {name}, which is not in the folder")
-        found = _read_header(path.parent / name)
-        expected = {tensor for tensor, file in weight_map.items() if file == name}
-        if found.keys() != expected:
-            differing = ", ".join(repr(n[:200]) for n in sorted(found.keys() ^ expected)[:5])
-            raise InputError(f"{path.parent / name}: index and file disagree about {differing}")
+    return weight_map
+
+
+def _read_shards(path: Path, originals: Mapping[str, Path]) -> dict[str, _Tensor]:
+    """The tensors of all files of an index, which must say the same as they do."""
+    weight_map = read_index(path)
+    tensors: dict[str, _Tensor] = {}
+    expected: dict[str, set[str]] = {}
+    for tensor, name in weight_map.items():
+        expected.setdefault(name, set()).add(tensor)
+    for name in sorted(expected):
+        found = _read_header(path.parent / name, originals)
+        if found.keys() != expected[name]:
+            differing = ", ".join(repr(n[:200]) for n in sorted(found.keys() ^ expected[name])[:5])
+            shown = originals.get(name, path.parent / name)
+            raise InputError(f"{shown}: index and file disagree about {differing}")
         tensors |= found
-    if len(tensors) > MAX_TENSORS:
-        raise InputError(f"{path}: {len(tensors)} tensors; at most {MAX_TENSORS} are read")
     return tensors
 
 
-def _read_header(path: Path) -> dict[str, _Tensor]:
+def _read_header(path: Path, originals: Mapping[str, Path]) -> dict[str, _Tensor]:
     """Check the limits, let safetensors judge the layout, and give the tensors' places."""
     from safetensors import SafetensorError, safe_open
 
+    shown = originals.get(path.name, path)
     with path.open("rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise InputError(f"{path}: {len(prefix)} bytes; not a safetensors file, or cut short")
+            raise InputError(f"{shown}: {len(prefix)} bytes; not a safetensors file, or cut short")
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_HEADER_BYTES:
             raise InputError(
-                f"{path}: the header claims {length} bytes, at most {MAX_HEADER_BYTES} are read; "
+                f"{shown}: the header claims {length} bytes, at most {MAX_HEADER_BYTES} are read; "
                 "damaged, or not a safetensors file"
             )
         text = file.read(length)
@@ -162,21 +209,30 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
         header = json.loads(text, object_pairs_hook=_without_duplicates)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         if len(entries) > MAX_TENSORS:
-            raise InputError(f"{path}: {len(entries)} tensors; at most {MAX_TENSORS} are read")
+            raise InputError(f"{shown}: {len(entries)} tensors; at most {MAX_TENSORS} are read")
         # Opening checks every offset: nothing overlaps, overflows or ends beyond the file.
         with safe_open(path, framework="numpy"):
             pass
-        return {name: _entry(path, entry, 8 + length) for name, entry in entries.items()}
+        return {name: _entry(path, shown, entry, 8 + length) for name, entry in entries.items()}
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         if isinstance(e, InputError):
             raise
         reason = " ".join(str(e).split())[:200]
-        raise InputError(f"{path}: damaged, or not a safetensors file ({reason})") from None
+        raise InputError(f"{shown}: damaged, or not a safetensors file ({reason})") from None
 
 
-def _entry(path: Path, entry: Mapping[str, Any], base: int) -> _Tensor:
+def _entry(path: Path, shown: Path, entry: Mapping[str, Any], base: int) -> _Tensor:
     start, stop = entry["data_offsets"]
-    return _Tensor(path, entry["dtype"], tuple(entry["shape"]), base + start, base + stop)
+    return _Tensor(path, shown, entry["dtype"], tuple(entry["shape"]), base + start, base + stop)
+
+
+def _is_quantised(name: str, dtype: str) -> bool:
+    """Codes in place of numbers: small types that are never anything else, or codes packed.
+
+    Masks and positions that models keep beside their weights are I64, U8 or BOOL.
+    """
+    is_small = dtype.startswith(("F4", "F6_", "F8_", "I4", "I8"))
+    return is_small or (dtype in ("I16", "I32", "U8") and name.endswith("weight"))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Reranker:
         dtype: DType = "float32",
         tokenizer: str | Path | None = None,
         text: TextConfig | None = None,
+        allow_pickle: bool = False,
     ) -> "Reranker":
         """Load a model folder (ours, or a published cross-encoder's) or a hub id.
 
@@ -67,19 +68,29 @@ class Reranker:
             dtype: what the network computes in; parameters and scores are float32 anyway.
             tokenizer: where the tokenizer is, if not in `source`.
             text: template and budgets instead of those that the folder names.
+            allow_pickle: read pytorch_model.bin where there are no safetensors. Needs PyTorch,
+                which takes tensors from it in a process of its own and runs no code.
 
         Raises:
             InputError: no such folder, an unknown kind of model, weights that do not fit, or no
                 score head among them, so that scores would be random.
         """
         keep_compilations()
-        loaded = load(source, tokenizer=tokenizer, text=text)
+        loaded = load(source, tokenizer=tokenizer, text=text, allow_pickle=allow_pickle)
         if loaded.fresh:
             raise InputError(
                 f"{source}: holds no trained score head ({', '.join(loaded.fresh)}); "
                 "train one: python -m jaxrank.train --model.init_from"
             )
-        module = build_module(loaded.config, loaded.parameters, dtype=jnp.dtype(dtype))
+        if loaded.added_tokens:
+            raise InputError(
+                f"{source}: was not trained with the tokens {', '.join(loaded.added_tokens)}, "
+                f"which {loaded.text.template} needs; train it with --text.template, or choose "
+                "another"
+            )
+        module = build_module(
+            loaded.config, loaded.parameters, dtype=jnp.dtype(dtype), release=True
+        )
         return cls(loaded.config, module, loaded.tokenizer, loaded.text)
 
     def predict(

@@ -6,35 +6,26 @@ The loop gets the saving of models from `ckpt_convert` and the scoring of the de
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 from transformers import PreTrainedTokenizerFast
 
-from ckpt_convert.load import default_text, load
 from ckpt_convert.save import save
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import read_training_data
 from jaxrank.data.pipeline import training_batches
 from jaxrank.evaluation.runs import read_run
 from jaxrank.files import file_digest
-from jaxrank.models.module import (
-    RerankerConfig,
-    RerankerModule,
-    build_module,
-    init_module,
-    parameters,
-)
+from jaxrank.models.module import RerankerConfig, RerankerModule, parameters
 from jaxrank.options import as_plain, as_yaml
 from jaxrank.ranking.scoring import Scorer
 from jaxrank.shapes import PyTree
-from jaxrank.text.templates import TextConfig
-from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
+from jaxrank.text.tokenize import PairTokenizer
 from jaxrank.training.config import Recipe, check_recipe, count_steps
 from jaxrank.training.dev import DevSample, draw_sample
 from jaxrank.training.loop import LoopConfig, spread_milestones, train
@@ -50,8 +41,8 @@ from jaxrank.training.run_folder import (
     start_run,
     write_run,
 )
-from jaxrank.training.starting_model import check_fit, override, random_architecture
 from jaxrank.training.step import init_state, make_train_step
+from jaxrank.training_start import describe_text, load_start
 
 
 def train_reranker(
@@ -107,6 +98,7 @@ class _Run(NamedTuple):
     module: RerankerModule
     tokenizer: PreTrainedTokenizerFast
     pair_tokenizer: PairTokenizer
+    evaluation_tokenizer: PairTokenizer
     batches: grain.IterDataset
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -117,9 +109,10 @@ class _Run(NamedTuple):
 
 def _prepare(recipe: Recipe, collection: Collection | None) -> _Run:
     """Load model and data and check that they fit one another."""
-    config, module, tokenizer, text, notes = load_module(recipe)
-    pair_tokenizer = PairTokenizer(tokenizer, text)
-    check_fit(config, text, vocabulary_size=pair_tokenizer.vocabulary_size)
+    start = load_start(recipe)
+    notes = start.notes
+    pair_tokenizer = PairTokenizer(start.tokenizer, start.text)
+    evaluation_tokenizer = PairTokenizer(start.tokenizer, start.evaluation_text)
     data = read_training_data(
         recipe.data.groups,
         queries=None if collection is None else collection.queries,
@@ -153,17 +146,18 @@ def _prepare(recipe: Recipe, collection: Collection | None) -> _Run:
             qrels=collection.qrels(recipe.dev.split),
             queries=collection.queries,
             documents=collection.documents,
-            tokenizer=pair_tokenizer,
+            tokenizer=evaluation_tokenizer,
         )
         if without := len(sample.qrels) - len(sample.candidates):
             count = f"{without} of {len(sample.qrels)} dev queries"
             notes = (*notes, f"{count} have no candidates in {recipe.dev.run} and count 0")
     return _Run(
         recipe,
-        config,
-        module,
-        tokenizer,
+        start.config,
+        start.module,
+        start.tokenizer,
         pair_tokenizer,
+        evaluation_tokenizer,
         batches,
         optimizer,
         schedule,
@@ -171,34 +165,6 @@ def _prepare(recipe: Recipe, collection: Collection | None) -> _Run:
         sample,
         notes,
     )
-
-
-def load_module(
-    recipe: Recipe,
-) -> tuple[RerankerConfig, RerankerModule, PreTrainedTokenizerFast, TextConfig, tuple[str, ...]]:
-    """The module to start from, its tokenizer, template and budgets, and notes for the user."""
-    model = recipe.model
-    options: dict[str, Any] = {
-        "dtype": jnp.dtype(model.dtype),
-        "remat": recipe.training.remat,
-        "unroll": recipe.training.unroll,
-    }
-    if model.init_from is None:
-        config = random_architecture(model)
-        module = init_module(config, seed=model.seed, **options)
-        text = recipe.text.resolve(default_text(config))
-        return config, module, load_tokenizer(str(model.tokenizer)), text, ()
-    loaded = load(
-        model.init_from,
-        head=model.head,
-        seed=model.seed,
-        tokenizer=model.tokenizer,
-    )
-    config = override(loaded.config, model)
-    text = recipe.text.resolve(loaded.text)
-    notes = tuple(f"{model.init_from}: {note}" for note in loaded.notes)
-    module = build_module(config, loaded.parameters, **options)
-    return config, module, loaded.tokenizer, text, notes
 
 
 def _train(run: _Run, *, progress: bool) -> dict[str, float]:
@@ -209,7 +175,7 @@ def _train(run: _Run, *, progress: bool) -> dict[str, float]:
     scorer = Scorer(
         run.module,
         pad_token_id=run.pair_tokenizer.pad_token_id,
-        max_length=run.pair_tokenizer.text.max_length,
+        max_length=run.evaluation_tokenizer.text.max_length,
         batch_size=recipe.dev.batch_size,
     )
     results: dict[str, float] = {}
@@ -221,12 +187,13 @@ def _train(run: _Run, *, progress: bool) -> dict[str, float]:
             config=run.config,
             parameters={name: np.asarray(value) for name, value in flat.items()},
             tokenizer=run.tokenizer,
-            text=run.pair_tokenizer.text,
+            text=run.evaluation_tokenizer.text,
             provenance=[
                 f"Started from {_starting_point(recipe)}.",
                 f"Trained by jaxrank for {step} of {run.loop.total_steps} steps of "
                 f"{recipe.data.groups_per_batch} groups (1 positive, {recipe.data.negatives} "
-                f"negatives) from {_training_data(recipe)}.",
+                f"negatives) from {_training_data(recipe)}, "
+                f"{describe_text(run.pair_tokenizer.text)}.",
             ],
         )
 
@@ -283,7 +250,8 @@ def _digests(recipe: Recipe, collection: Collection | None) -> dict[str, str]:
     if recipe.dev.run is not None:
         paths.append(recipe.dev.run)
     if recipe.model.init_from is not None:
-        paths += sorted(Path(recipe.model.init_from).glob("*.safetensors"))
+        start = Path(recipe.model.init_from)
+        paths += sorted(start.glob("*.safetensors")) or sorted(start.glob("pytorch_model*.bin"))
     return digests | {str(path): file_digest(path) for path in paths}
 
 

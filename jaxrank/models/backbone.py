@@ -2,37 +2,47 @@
 
 A backbone turns token ids into one vector a token. A family names an architecture and says what
 the rest of the code must know of it: its configuration class, its backbone class, which vector
-stands for the whole text, its own classification head and its published sizes.
+stands for the whole text, how prompts are worded for it, its own classification head and its
+published sizes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxrank.errors import InputError
 from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 Pooling = Literal["first", "last"]
+Wording = Literal["encoder", "decoder", "encoder-decoder"]
+Encoded = Float[Array, "B L D"] | tuple[Float[Array, "B L D"], tuple[Array, ...]]
+"""Hidden vectors, or those and all hidden states."""
 
 
-@runtime_checkable
-class BackboneConfig(Protocol):
-    """What every backbone's configuration can be asked."""
+class BackboneConfig:
+    """What every backbone's configuration, a frozen dataclass, can be asked."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+
+    def __post_init__(self) -> None:
+        check_config(self)
 
     @property
-    def vocab_size(self) -> int:
-        """Rows of the token table."""
-        ...
+    def max_length(self) -> int | None:
+        """Longest input in tokens; None where the architecture sets no limit."""
+        return None
 
     @property
-    def hidden_size(self) -> int:
-        """Width of the vectors that the backbone yields."""
-        ...
+    def output_size(self) -> int:
+        """Width of the vectors that `encode` yields."""
+        return self.hidden_size
 
     @property
-    def num_layers(self) -> int:
-        """Layers of its stack."""
-        ...
+    def decoder_layers(self) -> int | None:
+        """Layers of the decoder behind an encoder; None where there is none."""
+        return None
 
 
 @runtime_checkable
@@ -49,13 +59,14 @@ class Backbone(Protocol):
         token_type_ids: Int[Array, "B L"] | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
-    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], Float[Array, "states B L D"]]:
+    ) -> Encoded:
         """Encode right-padded texts.
 
         `mask` is True for real tokens; what a masked position yields is unspecified, and no real
         position depends on it. `key` draws dropout; without one nothing is dropped. With
-        `return_hidden_states` also the num_layers + 1 hidden states, in the order and by the
-        convention of transformers' `output_hidden_states`.
+        `return_hidden_states` also the hidden states, in the order and by the convention of
+        transformers' `output_hidden_states`; an encoder-decoder's encoder comes first. An
+        encoder-decoder yields its decoder's vectors, and takes `decoder_input` beside the rest.
         """
         ...
 
@@ -74,30 +85,46 @@ class Family:
     """The backbone's class, called as (config, *, dtype, rngs, remat, unroll)."""
 
     pooling: Pooling
-    """Whose vector is scored: the first token's ([CLS]) or the last real token's ([EOS])."""
+    """Whose vector the linear head scores: the first token's ([CLS], or the first decoded one) or
+    the last real token's ([EOS])."""
+
+    wording: Wording
+    """Which wording of a prompt template it reads: an encoder's starts with [CLS], a decoder's
+    ends with [EOS]."""
 
     classification_head: Callable[..., Any] | None
     """The head of transformers' own sequence-classification class, called as
     (config, *, dropout_rate, rngs); None where transformers has no such class."""
 
     presets: Mapping[str, BackboneConfig]
-    """Published sizes by name."""
+    """Published sizes by name, and `<name>-tiny` for tests and first tries."""
+
+    encode_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of a head -> what `encode` is told under it, e.g. how far an encoder-decoder decodes."""
 
 
 def check_config(config: Any) -> None:
-    """Raise InputError unless whole numbers are positive, rates below 1 and the rest at least 0.
+    """Raise InputError unless sizes are positive, rates below 1 and the rest at least 0.
 
     A field whose value is not a number (a flag, None) is left to the config's own checks.
     """
-    for field in fields(config):
-        value = getattr(config, field.name)
+    for entry in fields(config):
+        value = getattr(config, entry.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        where = f"{type(config).__name__}: {field.name} is {value}"
-        if isinstance(value, int) and field.type in (int, "int", int | None, "int | None"):
-            if value < 1:
-                raise InputError(f"{where}; it must be at least 1")
+        where = f"{type(config).__name__}: {entry.name} is {value}"
+        if isinstance(value, int) and entry.type in (int, "int", int | None, "int | None"):
+            least = 0 if entry.name.endswith("_token_id") else 1
+            if value < least:
+                raise InputError(f"{where}; it must be at least {least}")
         elif not 0 <= value < float("inf"):
             raise InputError(f"{where}; it must be a finite number of at least 0")
-        elif field.name.endswith("dropout") and value >= 1:
+        elif entry.name.endswith("dropout") and value >= 1:
             raise InputError(f"{where}; a dropout rate is below 1")
+
+
+def check_length(input_ids: Int[Array, "B L"], config: BackboneConfig) -> None:
+    """Raise ValueError if the texts are longer than the model has positions."""
+    length, longest = input_ids.shape[1], config.max_length
+    if longest is not None and length > longest:
+        raise ValueError(f"input_ids are {length} long; this model has {longest} positions")

@@ -1,11 +1,18 @@
-"""BERT: a bidirectional transformer encoder with normalisation after each residual sum.
+"""BERT and its kin: bidirectional encoders with normalisation after each residual sum.
 
 Devlin et al., 2019, arXiv 1810.04805. Matches transformers' BertModel, and with the classification
 head BertForSequenceClassification with one label: exact GELU, learned positions, token types,
 dropout after the embeddings, on the attention probabilities and before each residual sum.
+
+RoBERTa (arXiv 1907.11692) and XLM-RoBERTa (1911.02116) differ in the row of the position table
+that the first token takes, ELECTRA (2003.10555) in the width of its embeddings, all three in the
+classification head. They match RobertaModel, XLMRobertaModel, ElectraModel and the sequence
+classification classes beside those.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -13,16 +20,16 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
-from jaxrank.models.backbone import Family, check_config
-from jaxrank.models.layers import Embedding, LayerNorm, gelu, split_key
+from jaxrank.models.backbone import BackboneConfig, Encoded, Family, check_length
+from jaxrank.models.heads import DenseHead
+from jaxrank.models.layers import Embedding, FeedForward, LayerNorm, MultiHeadAttention, split_key
 from jaxrank.models.stack import LayerStack
-from jaxrank.ops.attention import attention
 from jaxrank.ops.dropout import dropout
-from jaxrank.shapes import Array, Bool, Float, Float32, Int, Key
+from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(BackboneConfig):
     """Sizes and constants of a BERT encoder; the defaults are bert-base-uncased."""
 
     vocab_size: int = 30522
@@ -59,72 +66,83 @@ class BertConfig:
     """Standard deviation of random weights at the start; as published."""
 
     def __post_init__(self) -> None:
-        check_config(self)
+        super().__post_init__()
         if self.hidden_size % self.num_heads:
             raise InputError(
-                f"BertConfig: hidden_size is {self.hidden_size}; it must be a multiple of "
-                f"num_heads ({self.num_heads})"
+                f"{type(self).__name__}: hidden_size is {self.hidden_size}; it must be a multiple "
+                f"of num_heads ({self.num_heads})"
             )
+        if self.max_length < 1:
+            rows, row = self.max_position_embeddings, self.first_position
+            raise InputError(f"max_position_embeddings is {rows}; the first token takes row {row}")
 
     @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_heads
+    def first_position(self) -> int:
+        """Row of the position table that the first token takes."""
+        return 0
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings; those of another width than the layers' are projected."""
+        return self.hidden_size
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens: one for each position from the first on."""
+        return self.max_position_embeddings - self.first_position
 
 
-class SelfAttention(nnx.Module):
-    """Multi-head attention over all real tokens; matches BertSelfAttention and its output layer."""
+@dataclass(frozen=True)
+class RobertaConfig(BertConfig):
+    """As BertConfig, with the published models' place for the first token."""
 
-    def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width = config.hidden_size
-        self.query = _linear(config, width, width, dtype=dtype, rngs=rngs)
-        self.key = _linear(config, width, width, dtype=dtype, rngs=rngs)
-        self.value = _linear(config, width, width, dtype=dtype, rngs=rngs)
-        self.output = _linear(config, width, width, dtype=dtype, rngs=rngs)
-        self.num_heads = config.num_heads
-        self.dropout_rate = config.attention_dropout
+    pad_token_id: int = 1
+    """The first token takes row pad_token_id + 1 of the position table: fairseq numbered tokens
+    from there. All published models have 1."""
 
-    def __call__(
-        self,
-        hidden: Float[Array, "B L D"],
-        *,
-        mask: Bool[Array, "B L"],
-        key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B L D"]:
-        """Mix the tokens; a masked position gives nothing to the others."""
-        heads_BLHK = (*hidden.shape[:2], self.num_heads, -1)
-        mixed_BLHK = attention(
-            self.query(hidden).reshape(heads_BLHK),
-            self.key(hidden).reshape(heads_BLHK),
-            self.value(hidden).reshape(heads_BLHK),
-            mask=mask,
-            dropout_rate=self.dropout_rate,
-            dropout_key=key,
-        )
-        return self.output(mixed_BLHK.reshape(hidden.shape))
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that the first token takes."""
+        return self.pad_token_id + 1
 
 
-class FeedForward(nnx.Module):
-    """Two linear layers around an exact GELU; matches BertIntermediate and BertOutput.dense."""
+@dataclass(frozen=True)
+class ElectraConfig(BertConfig):
+    """As BertConfig, with a width of their own for the embeddings."""
 
-    def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width, inner = config.hidden_size, config.intermediate_size
-        self.up = _linear(config, width, inner, dtype=dtype, rngs=rngs)
-        self.down = _linear(config, inner, width, dtype=dtype, rngs=rngs)
+    embedding_size: int = 768
+    """Width of the embeddings; where it is not hidden_size, a linear layer follows them. The small
+    sizes have 128 for a hidden_size of 256."""
 
-    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        """Transform each token on its own."""
-        return self.down(gelu(self.up(hidden)))
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings; those of another width than the layers' are projected."""
+        return self.embedding_size
 
 
 class BertLayer(nnx.Module):
     """Attention and feed-forward, each normalised after its residual sum; matches BertLayer."""
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.attention = SelfAttention(config, dtype=dtype, rngs=rngs)
-        self.attention_norm = _norm(config, dtype=dtype)
-        self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
-        self.feed_forward_norm = _norm(config, dtype=dtype)
+        initial = jax.nn.initializers.normal(config.initializer_range)
+        self.attention = MultiHeadAttention(
+            config.hidden_size,
+            num_heads=config.num_heads,
+            dropout_rate=config.attention_dropout,
+            initial=initial,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.attention_norm = _norm(config, config.hidden_size, dtype=dtype)
+        self.feed_forward = FeedForward(
+            config.hidden_size,
+            config.intermediate_size,
+            activation="gelu",
+            initial=initial,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.feed_forward_norm = _norm(config, config.hidden_size, dtype=dtype)
         self.dropout_rate = config.hidden_dropout
 
     def __call__(
@@ -147,19 +165,18 @@ class BertEmbeddings(nnx.Module):
     """Token, token type and position vectors, summed and normalised; matches BertEmbeddings."""
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        def table(rows: int) -> Embedding:
-            return Embedding(
-                rows,
-                config.hidden_size,
-                standard_deviation=config.initializer_range,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
+        table = partial(
+            Embedding,
+            features=config.embedding_width,
+            standard_deviation=config.initializer_range,
+            dtype=dtype,
+            rngs=rngs,
+        )
         self.token = table(config.vocab_size)
         self.position = table(config.max_position_embeddings)
         self.token_type = table(config.type_vocab_size)
-        self.norm = _norm(config, dtype=dtype)
+        self.norm = _norm(config, config.embedding_width, dtype=dtype)
+        self.first_position = config.first_position
         self.dropout_rate = config.hidden_dropout
 
     def __call__(
@@ -170,13 +187,15 @@ class BertEmbeddings(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Embed the tokens; a `key` turns dropout on."""
-        positions_LD = self.position(jnp.arange(input_ids.shape[1]))
+        # The same positions as in transformers, which counts the tokens that are not pads: padding
+        # is on the right, and what padded positions hold does not matter.
+        positions_LD = self.position(self.first_position + jnp.arange(input_ids.shape[1]))
         hidden = self.token(input_ids) + self.token_type(token_type_ids) + positions_LD[None]
         return dropout(self.norm(hidden), self.dropout_rate, key)
 
 
 class Bert(nnx.Module):
-    """The encoder; matches transformers' BertModel without its pooler."""
+    """The encoder; matches transformers' BertModel, without its pooler, and its kin."""
 
     def __init__(
         self,
@@ -189,6 +208,10 @@ class Bert(nnx.Module):
     ) -> None:
         self.config = config
         self.embeddings = BertEmbeddings(config, dtype=dtype, rngs=rngs)
+        widths = config.embedding_width, config.hidden_size
+        initial = jax.nn.initializers.normal(config.initializer_range)
+        projection = partial(nnx.Linear, kernel_init=initial, dtype=dtype, rngs=rngs)
+        self.projection = projection(*widths) if widths[0] != widths[1] else None
         self.layers = LayerStack(
             lambda rngs: BertLayer(config, dtype=dtype, rngs=rngs),
             config.num_layers,
@@ -208,58 +231,60 @@ class Bert(nnx.Module):
         token_type_ids: Int[Array, "B L"] | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
-    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], Float[Array, "states B L D"]]:
+    ) -> Encoded:
         """Encode texts; see Backbone. The hidden states are the embeddings, then each layer's."""
-        length, longest = input_ids.shape[1], self.config.max_position_embeddings
-        if length > longest:
-            raise ValueError(f"input_ids are {length} long; this model has {longest} positions")
+        check_length(input_ids, self.config)
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
         embeddings_key, layers_key = split_key(key, 2)
         embedded = self.embeddings(input_ids, token_type_ids, key=embeddings_key)
-        if not return_hidden_states:
-            return self.layers(embedded, key=layers_key, mask=mask)
-        hidden, outputs = self.layers(
-            embedded, key=layers_key, mask=mask, return_hidden_states=True
+        if self.projection is not None:
+            embedded = self.projection(embedded)
+        result: Any = self.layers(
+            embedded, key=layers_key, mask=mask, return_hidden_states=return_hidden_states
         )
-        return hidden, jnp.concatenate([embedded[None], outputs])
+        if not return_hidden_states:
+            return result
+        hidden, outputs = result
+        return hidden, (embedded, *outputs)
 
 
-class ClassificationHead(nnx.Module):
-    """Dense and tanh on [CLS], dropout, one score; matches BertForSequenceClassification's."""
-
-    def __init__(self, config: BertConfig, *, dropout_rate: float, rngs: nnx.Rngs) -> None:
-        width = config.hidden_size
-        self.pooler = _linear(config, width, width, dtype=jnp.float32, rngs=rngs)
-        self.score = _linear(config, width, 1, dtype=jnp.float32, rngs=rngs)
-        self.dropout_rate = dropout_rate
-
-    def __call__(
-        self, pooled: Float[Array, "B D"], *, key: Key[Array, ""] | None = None
-    ) -> Float32[Array, " B"]:
-        """Score the texts' [CLS] vectors; a `key` turns dropout on."""
-        pooled = jnp.tanh(self.pooler(pooled.astype(jnp.float32)))
-        return self.score(dropout(pooled, self.dropout_rate, key))[:, 0]
+def _norm(config: BertConfig, width: int, *, dtype: DTypeLike) -> LayerNorm:
+    return LayerNorm(width, epsilon=config.layer_norm_epsilon, dtype=dtype)
 
 
-def _linear(
-    config: BertConfig, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-) -> nnx.Linear:
-    initial = jax.nn.initializers.normal(config.initializer_range)
-    return nnx.Linear(inputs, outputs, kernel_init=initial, dtype=dtype, rngs=rngs)
-
-
-def _norm(config: BertConfig, *, dtype: DTypeLike) -> LayerNorm:
-    return LayerNorm(config.hidden_size, epsilon=config.layer_norm_epsilon, dtype=dtype)
-
-
+TINY = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "intermediate_size": 128}
+LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 BASE = BertConfig()
+ROBERTA_BASE = RobertaConfig(
+    vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_epsilon=1e-5
+)
+XLM_ROBERTA_BASE = replace(ROBERTA_BASE, vocab_size=250002)
+ELECTRA_BASE = ElectraConfig()
+
 PRESETS = {
+    "bert-tiny": replace(BASE, **TINY),
     "bert-base": BASE,
-    "bert-large": replace(
-        BASE, hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096
-    ),
+    "bert-large": replace(BASE, **LARGE),
     "minilm-l6": replace(BASE, hidden_size=384, num_layers=6, intermediate_size=1536),
+}
+ROBERTA_PRESETS = {
+    "roberta-tiny": replace(ROBERTA_BASE, **TINY),
+    "roberta-base": ROBERTA_BASE,
+    "roberta-large": replace(ROBERTA_BASE, **LARGE),
+}
+XLM_ROBERTA_PRESETS = {
+    "xlm-roberta-tiny": replace(XLM_ROBERTA_BASE, **TINY, vocab_size=1000),
+    "xlm-roberta-base": XLM_ROBERTA_BASE,
+    "xlm-roberta-large": replace(XLM_ROBERTA_BASE, **LARGE),
+}
+ELECTRA_PRESETS = {
+    "electra-tiny": replace(ELECTRA_BASE, **TINY, embedding_size=32),
+    "electra-small": ElectraConfig(
+        embedding_size=128, hidden_size=256, num_heads=4, intermediate_size=1024
+    ),
+    "electra-base": ELECTRA_BASE,
+    "electra-large": replace(ELECTRA_BASE, **LARGE, embedding_size=1024),
 }
 
 FAMILY = Family(
@@ -267,6 +292,22 @@ FAMILY = Family(
     config_class=BertConfig,
     backbone=Bert,
     pooling="first",
-    classification_head=ClassificationHead,
+    wording="encoder",
+    classification_head=partial(DenseHead, drops_input=False),
     presets=PRESETS,
+)
+ROBERTA = replace(
+    FAMILY,
+    name="roberta",
+    config_class=RobertaConfig,
+    classification_head=DenseHead,
+    presets=ROBERTA_PRESETS,
+)
+XLM_ROBERTA = replace(ROBERTA, name="xlm-roberta", presets=XLM_ROBERTA_PRESETS)
+ELECTRA = replace(
+    FAMILY,
+    name="electra",
+    config_class=ElectraConfig,
+    classification_head=partial(DenseHead, activation="gelu"),
+    presets=ELECTRA_PRESETS,
 )

@@ -5,11 +5,27 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from jaxrank.errors import InputError
-from jaxrank.models import bert, mamba
+from jaxrank.models import bart, bert, gpt_neox, llama, mamba, mamba2, modernbert, opt, t5
 from jaxrank.models.backbone import Family
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.name: family for family in (bert.FAMILY, mamba.FAMILY)}
+    {
+        family.name: family
+        for family in (
+            bart.FAMILY,
+            bert.ELECTRA,
+            bert.FAMILY,
+            bert.ROBERTA,
+            bert.XLM_ROBERTA,
+            gpt_neox.FAMILY,
+            llama.FAMILY,
+            mamba.FAMILY,
+            mamba2.FAMILY,
+            modernbert.FAMILY,
+            opt.FAMILY,
+            t5.FAMILY,
+        )
+    }
 )
 
 

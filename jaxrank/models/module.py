@@ -6,6 +6,7 @@ what weights on disk are mapped to.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -17,7 +18,7 @@ from jaxrank.errors import InputError
 from jaxrank.models.families import get_family
 from jaxrank.models.heads import LinearHead
 from jaxrank.models.layers import split_key
-from jaxrank.shapes import Array, Bool, Float, Float32, Int, Key
+from jaxrank.shapes import Array, Bool, Float32, Int, Key
 
 HeadName = Literal["linear", "classification"]
 
@@ -82,14 +83,14 @@ class RerankerModule(nnx.Module):
         unroll: int = 1,
     ) -> None:
         family = get_family(config.family)
-        head = family.classification_head if config.head == "classification" else LinearHead
-        assert head is not None  # RerankerConfig has checked it.
+        make_head: Any = partial(LinearHead, pooling=family.pooling)
+        if config.head == "classification":
+            make_head = family.classification_head
         self.config = config
-        self.pooling = family.pooling
         self.backbone = family.backbone(
             config.backbone, dtype=dtype, rngs=rngs, remat=remat, unroll=unroll
         )
-        self.head = head(config.backbone, dropout_rate=config.head_dropout, rngs=rngs)
+        self.head = make_head(config.backbone, dropout_rate=config.head_dropout, rngs=rngs)
 
     def __call__(
         self,
@@ -101,17 +102,13 @@ class RerankerModule(nnx.Module):
     ) -> Float32[Array, " B"]:
         """Score right-padded texts; a `key` turns dropout on."""
         backbone_key, head_key = split_key(key, 2)
-        hidden: Any = self.backbone.encode(
-            input_ids, mask=mask, token_type_ids=token_type_ids, key=backbone_key
-        )
-        pooled = hidden[:, 0] if self.pooling == "first" else _last_real(hidden, mask)
-        return self.head(pooled, key=head_key)
+        hidden = self.encode(input_ids, mask=mask, token_type_ids=token_type_ids, key=backbone_key)
+        return self.head(hidden, mask=mask, key=head_key)
 
-
-def _last_real(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-    """The vectors at the last True of each row of `mask`."""
-    last_B = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    return jnp.take_along_axis(hidden, last_B[:, None, None], axis=1)[:, 0]
+    def encode(self, input_ids: Int[Array, "B L"], **arguments: Any) -> Any:
+        """What the head is given; see Backbone.encode for the arguments and the result."""
+        options = get_family(self.config.family).encode_options.get(self.config.head, {})
+        return self.backbone.encode(input_ids, **arguments, **options)
 
 
 def parameters(module: RerankerModule) -> dict[str, jax.Array]:
@@ -135,8 +132,12 @@ def build_module(
     dtype: DTypeLike = jnp.float32,
     remat: bool = False,
     unroll: int = 1,
+    release: bool = False,
 ) -> RerankerModule:
     """A module with those parameters, all of them and no others.
+
+    With `release` the dict `parameters` is emptied on the way, so that memory holds no more than
+    one of them twice.
 
     Raises:
         InputError: listing every missing, unused and wrongly shaped parameter.
@@ -156,6 +157,10 @@ def build_module(
         raise InputError(f"parameters of a {config.family} reranker: {'; '.join(faults)}")
     for path, variable in variables.items():
         variable.set_value(jnp.asarray(parameters[path], jnp.float32))
+        if release:
+            assert isinstance(parameters, dict)
+            variable.get_value().block_until_ready()  # JAX copies in the background
+            del parameters[path]
     return nnx.merge(graphdef, state)
 
 

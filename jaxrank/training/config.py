@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxrank.errors import InputError
-from jaxrank.text.templates import TextConfig
+from jaxrank.text.templates import TextConfig, Wording, get_template, resolve_template
 from jaxrank.training.optimizer import OptimizerConfig
 
 _LARGEST_NUMBER = 10**9
@@ -22,6 +22,10 @@ class ModelConfig:
 
     init_from: str | None = None
     """Folder or hub id of a checkpoint to start from."""
+
+    allow_pickle: bool = False
+    """Read pytorch_model.bin of `init_from` where it has no safetensors. Needs PyTorch, which takes
+    tensors from it in a process of its own and runs no code."""
 
     family: str | None = None
     """Family of a random start, e.g. bert or mamba; instead of `init_from`."""
@@ -67,15 +71,48 @@ class TextOptions:
     query_length: int | None = None
     """Tokens kept for all that is not the document's segment; not for `pair`."""
 
-    def resolve(self, base: TextConfig) -> TextConfig:
+    evaluation_template: str | None = None
+    """Template of the dev measure and of the saved model, where it is not that of training. P1's
+    code gave another one at evaluation: authors-code-evaluation. Null: as in training."""
+
+    evaluation_max_length: int | None = None
+    """Longest sequence at evaluation. P1's code gave decoders 768 tokens there. Null: as in
+    training."""
+
+    def resolve(self, base: TextConfig, *, wording: Wording) -> TextConfig:
         """`base` with what is not null; another template does not take over its query budget."""
-        template = self.template or base.template
-        kept = base.query_length if template == base.template else None
-        return TextConfig(
-            template=template,
-            max_length=base.max_length if self.max_length is None else self.max_length,
-            query_length=kept if self.query_length is None else self.query_length,
-        )
+        return _change(base, self.template, self.max_length, self.query_length, wording)
+
+    def resolve_evaluation(self, trained: TextConfig, *, wording: Wording) -> TextConfig:
+        """How the model reads texts once it is trained on `trained`.
+
+        Raises:
+            InputError: the template adds tokens that training does not show.
+        """
+        text = _change(trained, self.evaluation_template, self.evaluation_max_length, None, wording)
+        known = get_template(trained.template).added_tokens
+        if unknown := set(get_template(text.template).added_tokens) - set(known):
+            raise InputError(
+                f"text.evaluation_template: {text.template} adds {', '.join(sorted(unknown))} to "
+                f"the vocabulary, which training on {trained.template} never shows"
+            )
+        return text
+
+
+def _change(
+    base: TextConfig,
+    template: str | None,
+    max_length: int | None,
+    query_length: int | None,
+    wording: Wording,
+) -> TextConfig:
+    name = resolve_template(template or base.template, wording=wording)
+    kept = base.query_length if name == base.template else None
+    return TextConfig(
+        template=name,
+        max_length=base.max_length if max_length is None else max_length,
+        query_length=kept if query_length is None else query_length,
+    )
 
 
 @dataclass(frozen=True)

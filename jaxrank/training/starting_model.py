@@ -8,7 +8,6 @@ from typing import Any
 from jaxrank.errors import InputError
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig
-from jaxrank.text.templates import TextConfig
 from jaxrank.training.config import ModelConfig
 
 
@@ -41,20 +40,22 @@ def override(config: RerankerConfig, model: ModelConfig) -> RerankerConfig:
     return replace(config, head_dropout=model.head_dropout)
 
 
-def check_fit(config: RerankerConfig, text: TextConfig, *, vocabulary_size: int) -> None:
-    """Refuse a tokenizer or a length for which the model has no embeddings."""
+def check_vocabulary(config: RerankerConfig, size: int) -> None:
+    """Refuse a tokenizer of `size` ids if the model has fewer embeddings."""
     rows = config.backbone.vocab_size
-    if vocabulary_size > rows:
+    if size > rows:
         raise InputError(
-            f"model.tokenizer: has {vocabulary_size} tokens, the model's embedding {rows} rows; "
+            f"model.tokenizer: has {size} tokens, the model's embedding {rows} rows; "
             "the model's own tokenizer is needed, or for a random start a larger "
             "model.overrides.vocab_size"
         )
-    positions = getattr(config.backbone, "max_position_embeddings", None)
-    if positions is not None and text.max_length > positions:
-        raise InputError(
-            f"text.max_length: got {text.max_length}; the model has {positions} positions"
-        )
+
+
+def check_length(config: RerankerConfig, max_length: int, *, option: str) -> None:
+    """Refuse a length for which the model has no positions; `option` is its name in the recipe."""
+    positions = config.backbone.max_length
+    if positions is not None and max_length > positions:
+        raise InputError(f"{option}: got {max_length}; the model has {positions} positions")
 
 
 def _advise(name: str, known: Sequence[str]) -> str:

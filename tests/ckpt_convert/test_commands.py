@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from ckpt_convert import parity
 from ckpt_convert.__main__ import main
 from ckpt_convert.load import load
 from jaxrank.errors import InputError
@@ -19,8 +20,8 @@ def test_import_writes_a_folder_and_says_what_is_next(checkpoint, tmp_path, caps
     assert loaded.text.max_length == 48
     # The folder remembers that its head is a random start.
     assert loaded.fresh == (
-        "head.pooler.bias",
-        "head.pooler.kernel",
+        "head.dense.bias",
+        "head.dense.kernel",
         "head.score.bias",
         "head.score.kernel",
     )
@@ -30,7 +31,7 @@ def test_import_takes_head_template_and_tokenizer(checkpoint, tmp_path, neox_tok
     folder, target = checkpoint("mamba-state-spaces"), tmp_path / "model"
     options = ["--head", "linear", "--template", "ssm-rerankers", "--max-length", "100"]
     main(["import", str(folder), str(target), "--tokenizer", str(neox_tokenizer_folder), *options])
-    assert load(target).text.template == "ssm-rerankers"
+    assert load(target).text.template == "ssm-rerankers-decoder"
 
 
 def test_an_unknown_template_writes_nothing(checkpoint, tmp_path):
@@ -68,6 +69,19 @@ def test_check_prints_a_line_a_layer_and_writes_the_certificate(
     written = json.loads(path.read_text())
     assert written["has_passed"]
     assert len(written["layers"]) == 4
+
+
+def test_check_leaves_its_certificate_in_the_folder(checkpoint, medquad_mini, monkeypatch, capsys):
+    folder = checkpoint("bert-classifier")
+    arguments = ["check", str(folder), "--texts", str(medquad_mini), "--pairs", "2"]
+    main([*arguments, "--max-length", "32"])
+    assert f"wrote {folder / 'parity.json'}" in capsys.readouterr().out
+    written = json.loads((folder / "parity.json").read_text())
+    assert (written["texts"], written["pairs"]) == (str(medquad_mini), 2)
+    monkeypatch.setattr(parity, "MOST_PARAMETERS", 1)
+    with pytest.raises(InputError, match="pass --full"):
+        main(arguments)
+    main([*arguments, "--max-length", "32", "--full"])
 
 
 def test_check_that_fails_exits_with_one(checkpoint, medquad_mini, capsys):

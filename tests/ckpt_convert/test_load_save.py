@@ -117,7 +117,7 @@ def test_a_missing_head_starts_from_the_seed_and_the_pooler_stays(checkpoint):
     )
     assert np.any(first.parameters["head.score.kernel"] != other.parameters["head.score.kernel"])
     pooler = load_file(folder / "model.safetensors")["pooler.dense.weight"]
-    np.testing.assert_array_equal(first.parameters["head.pooler.kernel"], pooler.numpy().T)
+    np.testing.assert_array_equal(first.parameters["head.dense.kernel"], pooler.numpy().T)
 
 
 def test_weights_that_are_not_needed_are_named(checkpoint):
@@ -194,7 +194,7 @@ def test_a_folder_without_tokenizer_asks_for_one(checkpoint, neox_tokenizer_fold
     folder = checkpoint("mamba-state-spaces")
     with pytest.raises(InputError, match="holds no tokenizer; name one with --tokenizer"):
         load(folder)
-    assert load(folder, tokenizer=neox_tokenizer_folder).text.template == "paper"
+    assert load(folder, tokenizer=neox_tokenizer_folder).text.template == "paper-decoder"
 
 
 def test_a_length_beyond_the_position_table_is_refused(checkpoint):
@@ -233,10 +233,10 @@ def test_a_failed_save_leaves_the_earlier_model_intact(checkpoint, tmp_path, mon
     loaded = load(checkpoint("bert-classifier"))
     folder = save_again(loaded, tmp_path / "model")
 
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ckpt_convert.save._write_tokenizer", fail)
+    monkeypatch.setattr("ckpt_convert.save.write_tokenizer", fail)
     with pytest.raises(OSError, match="No space left"):
         save_again(loaded, folder)
     assert_same(loaded, load(folder))
@@ -264,7 +264,7 @@ def test_the_readme_names_template_head_and_provenance(checkpoint, tmp_path):
         'jaxrank.Reranker.from_pretrained("model")',
         'transformers.MambaModel.from_pretrained("model")',
         "score.weight",
-        "Template `paper`, at most 512 tokens; head `linear`",
+        "Template `paper-decoder`, at most 512 tokens; head `linear`",
         "- trained on nothing",
     ):
         assert part in readme

@@ -1,13 +1,17 @@
+import hashlib
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+import transformers
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from ckpt_convert import parity
 from ckpt_convert.load import load
-from ckpt_convert.parity import certify, read_pairs
+from ckpt_convert.parity import certify, check_size, read_pairs
 from ckpt_convert.save import save
 from jaxrank.errors import InputError
 from jaxrank.models.module import build_module
@@ -41,6 +45,45 @@ def test_every_layout_computes_what_transformers_computes(
     assert certificate.as_dict()["has_passed"]
 
 
+SMALL = {"vocab_size": 50280, "hidden_size": 32, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "head", "names"),
+    [
+        # No pad of its own, by which transformers' classifier would find the end of a text.
+        (
+            transformers.GPTNeoXModel,
+            transformers.GPTNeoXConfig(**SMALL, num_hidden_layers=2, num_attention_heads=4),
+            "classification",
+            ["embeddings", "layer 1", "final norm"],
+        ),
+        (
+            transformers.T5Model,
+            transformers.T5Config(
+                vocab_size=50280, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4
+            ),
+            "linear",
+            [
+                f"{stack} {name}"
+                for stack in ("encoder", "decoder")
+                for name in ("embeddings", "layer 1", "final norm")
+            ],
+        ),
+    ],
+    ids=["decoder", "encoder-decoder"],
+)
+def test_every_shape_of_model_can_be_checked(
+    tmp_path, medquad_mini, neox_tokenizer_folder, source, config, head, names
+):
+    torch.manual_seed(0)
+    source(config).save_pretrained(tmp_path)
+    loaded = load(tmp_path, head=head, tokenizer=neox_tokenizer_folder, max_length=64)
+    certificate = certify(tmp_path, loaded, read_pairs(medquad_mini, limit=4))
+    assert [row.where for row in certificate.layers] == names
+    assert certificate.worst < 1e-5, certificate.table()
+
+
 def test_a_wrong_weight_fails_the_certificate(checkpoint, medquad_mini):
     folder = checkpoint("bert-classifier")
     loaded = load(folder, max_length=32)
@@ -48,6 +91,57 @@ def test_a_wrong_weight_fails_the_certificate(checkpoint, medquad_mini):
     certificate = certify(folder, loaded, read_pairs(medquad_mini, limit=8))
     assert not certificate.has_passed
     assert certificate.layers[1].max_relative < 1e-5 < 1e-4 < certificate.layers[2].max_relative
+
+
+def test_a_nan_on_our_side_fails_the_certificate_and_is_null_in_json(checkpoint, medquad_mini):
+    folder = checkpoint("bert-classifier")
+    loaded = load(folder, max_length=32)
+    loaded.parameters["backbone.layers.stacked.attention.query.bias"][2] = np.nan
+    certificate = certify(folder, loaded, read_pairs(medquad_mini, limit=9))
+    assert not certificate.has_passed
+    written = json.loads(json.dumps(certificate.as_dict(), allow_nan=False))
+    assert [row["max_relative"] is None for row in written["layers"]] == [False] * 3 + [True]
+    assert written["worst_relative"] is None
+    assert written["kendall_tau"] is None
+
+
+def test_the_certificate_says_what_was_compared(checkpoint, medquad_mini):
+    folder = checkpoint("bert-sharded")
+    loaded = load(folder, max_length=32)
+    certificate = certify(folder, loaded, read_pairs(medquad_mini, limit=20), texts="medquad")
+    written = certificate.as_dict()
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert written["weights"] == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shards
+    }
+    assert (written["dtype"], written["stored_dtypes"]) == ("float32", ["F32"])
+    assert (written["texts"], written["pairs"]) == ("medquad", 20)
+    assert written["versions"].keys() >= {"jaxrank", "jax", "torch", "transformers"}
+    assert written["kendall_tau"] == pytest.approx(1)
+    assert "Kendall's tau of the two rankings: 1.000000" in certificate.table()
+
+
+def test_long_batches_are_small_and_change_nothing(checkpoint, medquad_mini, monkeypatch):
+    folder = checkpoint("bert-classifier")
+    loaded = load(folder, max_length=64)
+    pairs = [("asthma", "cough"), *read_pairs(medquad_mini, limit=4)]
+    one = certify(folder, loaded, pairs)
+    monkeypatch.setattr(parity, "_MOST_NUMBERS", 2 * 64 * 32 * 4)  # two pairs at a time
+    two = certify(folder, loaded, pairs)
+    assert two.tokens == one.tokens
+    assert two.worst < 1e-5
+
+
+def test_a_large_model_is_compared_only_when_told(checkpoint, monkeypatch):
+    folder = checkpoint("bert-classifier")
+    count = sum(value.size for value in load(folder).parameters.values())
+    check_size(folder)
+    monkeypatch.setattr(parity, "MOST_PARAMETERS", count)
+    check_size(folder)
+    monkeypatch.setattr(parity, "MOST_PARAMETERS", count - 1)
+    with pytest.raises(InputError, match=rf"{count:,} parameters; .* GB of memory, pass --full"):
+        check_size(folder)
 
 
 def test_real_minilm_matches_pytorch_on_100_real_texts(minilm, medquad_mini):

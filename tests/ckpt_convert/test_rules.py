@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ckpt_convert import bert, mamba
+from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.rules import (
     SQUEEZE_CONV,
     TRANSPOSE,
@@ -11,8 +11,7 @@ from ckpt_convert.rules import (
     import_weights,
 )
 from jaxrank.errors import InputError
-from jaxrank.models.bert import BertConfig
-from jaxrank.models.mamba import MambaConfig
+from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 
 TABLE = WeightTable(
@@ -42,9 +41,9 @@ def tensors() -> dict[str, np.ndarray]:
     return export_weights(TABLE, parameters)
 
 
-def fill(given: dict[str, np.ndarray], table: WeightTable = TABLE):
+def fill(given: dict[str, np.ndarray], table: WeightTable = TABLE, wanted=WANTED):
     shapes = {name: array.shape for name, array in given.items()}
-    return import_weights(table, shapes, given.__getitem__, wanted=WANTED, where="file")
+    return import_weights(table, shapes, given.__getitem__, wanted=wanted, where="file")
 
 
 def test_exporting_unstacks_layers_and_undoes_transforms():
@@ -115,15 +114,64 @@ def test_half_a_head_is_an_error():
         fill(given)
 
 
+def test_layers_may_be_counted_from_one():
+    table = WeightTable((Rule("layers.norm", "block.{layer}.norm.weight", first_layer=1),))
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    given = export_weights(table, {"layers.norm": values})
+    assert list(given) == ["block.1.norm.weight", "block.2.norm.weight"]
+    np.testing.assert_array_equal(given["block.2.norm.weight"], values[1])
+    imported = fill(given, table, {"layers.norm": (2, 3)})
+    np.testing.assert_array_equal(imported.parameters["layers.norm"], values)
+    given["block.0.norm.weight"] = given["block.1.norm.weight"]
+    with pytest.raises(InputError, match=r"1 not used: block\.0\.norm\.weight"):
+        fill(given, table, {"layers.norm": (2, 3)})
+
+
+TIED = WeightTable(
+    rules=(Rule("embedding", "shared.weight"),),
+    renames=((r"^model\.", ""),),
+    tied=(("encoder.weight", "shared.weight"), ("decoder.weight", "shared.weight")),
+)
+SHARED = np.array([[1.0, -0.0], [2.0, 3.0]], np.float32)
+
+
 @pytest.mark.parametrize(
-    ("table", "config"),
+    "names",
     [
-        (bert.TABLES["linear"], RerankerConfig("bert", BertConfig())),
-        (bert.TABLES["classification"], RerankerConfig("bert", BertConfig(), "classification")),
-        (mamba.TABLES["linear"], RerankerConfig("mamba", MambaConfig(use_bias=True))),
+        ["shared.weight"],
+        ["encoder.weight"],
+        ["model.decoder.weight"],
+        ["decoder.weight", "encoder.weight"],
+        ["decoder.weight", "shared.weight", "encoder.weight"],
     ],
 )
-def test_a_familys_table_names_exactly_the_modules_parameters(table, config):
-    paths = [rule.ours for rule in table.rules]
-    assert sorted(paths) == sorted(parameter_shapes(config))
-    assert len({rule.theirs for rule in table.rules}) == len(table.rules)
+def test_tied_tensors_fill_one_parameter_under_any_of_their_names(names):
+    imported = fill({name: SHARED.copy() for name in names}, TIED, {"embedding": (2, 2)})
+    np.testing.assert_array_equal(imported.parameters["embedding"], SHARED)
+    assert imported.ignored == ()
+    assert list(export_weights(TIED, imported.parameters)) == ["shared.weight"]
+
+
+@pytest.mark.parametrize("other", [np.abs(SHARED), SHARED + 1e-6, SHARED[:1]])
+@pytest.mark.parametrize("canonical", ["shared.weight", "encoder.weight"])
+def test_tied_tensors_that_differ_by_a_bit_are_an_error_naming_both(canonical, other):
+    message = rf"^file: model.decoder.weight and {canonical} differ"
+    with pytest.raises(InputError, match=message):
+        fill({canonical: SHARED, "model.decoder.weight": other}, TIED, {"embedding": (2, 2)})
+
+
+def test_a_missing_tied_tensor_is_reported_by_its_canonical_name():
+    with pytest.raises(InputError, match=r"1 missing: shared\.weight"):
+        fill({}, TIED, {"embedding": (2, 2)})
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [(family, head) for family, entry in ARCHITECTURES.items() for head in entry.tables],
+)
+def test_a_table_has_one_rule_for_every_parameter_of_a_module(family, head):
+    tiny = get_family(family).presets[f"{family.replace('_', '-')}-tiny"]
+    wanted = parameter_shapes(RerankerConfig(family, tiny, head))
+    used = [rule for rule in ARCHITECTURES[family].tables[head].rules if rule.ours in wanted]
+    assert sorted(rule.ours for rule in used) == sorted(wanted)
+    assert len({rule.theirs for rule in used}) == len(used)

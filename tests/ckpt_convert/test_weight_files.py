@@ -1,4 +1,5 @@
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -8,15 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from ckpt_convert import weight_files
+from ckpt_convert.load import load
 from ckpt_convert.weight_files import open_weights, write_weights
 from jaxrank.errors import InputError
-
-
-def write_raw(folder: Path, header: dict | bytes, data: bytes = b"") -> Path:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path = folder / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return path
+from tests.ckpt_convert.hostile import write_raw
 
 
 def entry(start: int, stop: int, shape: tuple[int, ...], dtype: str = "F32") -> dict:
@@ -46,11 +42,31 @@ def test_nan_and_infinity_are_refused_by_name(tmp_path, bad, dtype):
         weights.read("layer.3.weight")
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])
-def test_other_types_are_refused_by_name(tmp_path, dtype):
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
+def test_other_types_are_refused_by_name_when_they_are_wanted(tmp_path, dtype):
     save_file({"ids": torch.zeros(3).to(dtype)}, tmp_path / "model.safetensors")
+    weights = open_weights(tmp_path)
+    assert weights.shapes == {"ids": (3,)}
     with pytest.raises(InputError, match="tensor 'ids': dtype"):
-        open_weights(tmp_path).read("ids")
+        weights.read("ids")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "said"),
+    [
+        ("layer.0.query.weight", torch.int8, "I8"),
+        ("layer.0.query.weight", torch.float8_e4m3fn, "F8_E4M3"),
+        ("layer.0.query.weight", torch.float8_e5m2, "F8_E5M2"),
+        ("layer.0.query.weight", torch.uint8, "U8"),
+        ("layer.0.query.qweight", torch.int32, "I32"),
+    ],
+)
+def test_quantised_weights_are_refused_by_name(tmp_path, name, dtype, said):
+    tensors = {"a": torch.ones(2), name: torch.zeros(4, 2).to(dtype)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    message = f"tensor '{name}': dtype {said}; quantised weights are not read"
+    with pytest.raises(InputError, match=message):
+        open_weights(tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 4, 8, 40, 300])
@@ -111,6 +127,13 @@ def test_too_many_tensors_are_refused(tmp_path, monkeypatch):
         open_weights(tmp_path)
 
 
+def test_too_many_tensors_in_an_index_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_files, "MAX_TENSORS", 10)
+    write_index(tmp_path, {str(index): "x.safetensors" for index in range(11)})
+    with pytest.raises(InputError, match=r"index\.json: 11 tensors; at most 10"):
+        open_weights(tmp_path)
+
+
 def test_a_name_that_looks_like_a_path_is_only_a_name(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
@@ -158,17 +181,6 @@ def test_an_index_that_disagrees_with_its_file_is_refused(tmp_path):
         open_weights(tmp_path)
 
 
-def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path):
-    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(InputError, match="is a pickle and is not read") as raised:
-        open_weights(tmp_path)
-    code = str(raised.value).split('python -c "')[1].split('"')[0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        exec(code, {})
-    np.testing.assert_array_equal(open_weights(tmp_path).read("a"), np.ones(2))
-
-
 def test_a_folder_without_weights_says_what_is_needed(tmp_path):
     with pytest.raises(InputError, match=r"no model\.safetensors"):
         open_weights(tmp_path)
@@ -187,3 +199,41 @@ def test_written_weights_carry_pytorchs_mark(tmp_path):
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
         assert torch.equal(file.get_tensor("a"), torch.ones(2, 3))
+
+
+def test_an_adapter_is_refused_with_what_to_do(checkpoint, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "x/y"}')
+    save_file({"lora_A.weight": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"adapter_config\.json: an adapter.*merge it first with"):
+        load(tmp_path)
+    # Beside whole weights it is not clear whose they are.
+    both = shutil.copytree(checkpoint("bert-bare"), tmp_path / "both")
+    shutil.copy(tmp_path / "adapter_config.json", both)
+    with pytest.raises(InputError, match=r"both/adapter_config\.json: an adapter"):
+        load(both)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"auto_map": {"AutoModel": "modeling.Evil"}}, "auto_map: names code of its own"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config: quantised"),
+        ({"adapters": {"adapters": {"a": {}}}}, "adapters: adapters are not merged"),
+        ({"_attn_implementation_internal": "owner/kernel"}, "unknown to this family"),
+        ({"custom_pipelines": {"text": {"impl": "modeling.Evil"}}}, "unknown to this family"),
+    ],
+)
+def test_a_config_that_names_code_or_other_weights_runs_nothing(
+    checkpoint, tmp_path, monkeypatch, attributes, said
+):
+    folder = shutil.copytree(checkpoint("bert-bare"), tmp_path / "model")
+    monkeypatch.chdir(folder)
+    (folder / "modeling.py").write_text("open('MARK', 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | attributes))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError) as raised:
+        load(folder)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,7 +1,8 @@
 """python -m jaxrank.train, end to end on real questions with tiny models from a random start."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -13,7 +14,11 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from ckpt_convert.load import load
 from jaxrank import train, training_run
 from jaxrank.errors import InputError
+from jaxrank.text.templates import TextConfig
+from jaxrank.text.tokenize import PairTokenizer
+from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TrainingConfig
 from jaxrank.training.metrics import read_metrics
+from jaxrank.training_start import load_start
 
 TINY = {
     "bert": (
@@ -174,6 +179,80 @@ def test_mamba_trains_with_the_papers_template(
     assert load(tmp_path / "run" / "model").config.family == "mamba"
 
 
+def test_the_dev_measure_and_the_saved_model_read_texts_as_at_evaluation(
+    tmp_path: Path,
+    data: Path,
+    neox_tokenizer_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    tokenizers = {}
+
+    def spy(name: str, function: Callable) -> None:
+        def call_and_keep(*arguments: object, **options: object) -> object:
+            found = [*arguments, *options.values()]
+            tokenizers[name] = next(v.text for v in found if isinstance(v, PairTokenizer))
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(training_run, name, call_and_keep)
+
+    spy("draw_sample", training_run.draw_sample)
+    spy("training_batches", training_run.training_batches)
+    config = write_config(tmp_path, data, neox_tokenizer_folder, "mamba")
+    wordings = ["--text.template", "authors-code", "--text.max_length", "80"]
+    wordings += ["--text.evaluation_template", "authors-code-evaluation"]
+    call(config, *wordings, "--text.evaluation_max_length", "96", "--training.steps", "2")
+    run = tmp_path / "run"
+    trained = TextConfig("authors-code-decoder", max_length=80)
+    evaluated = TextConfig("authors-code-decoder-evaluation", max_length=96)
+    assert tokenizers == {"training_batches": trained, "draw_sample": evaluated}
+    assert load(run / "model").text == evaluated
+    both = "authors-code-decoder of at most 80 tokens in training.* 96 tokens at evaluation"
+    assert re.search(both, capsys.readouterr().out)
+    assert "authors-code-decoder of at most 80 tokens" in (run / "model/README.md").read_text()
+    kept = yaml.safe_load((run / "config.yaml").read_text())["text"]
+    assert (kept["template"], kept["max_length"]) == ("authors-code", 80)
+    assert kept["evaluation_template"] == "authors-code-evaluation"
+    # Training on uses the saved wording, since that is what the folder says.
+    assert load_start(recipe_from(run / "model", data)).text == evaluated
+
+
+def recipe_from(model: Path, data: Path) -> Recipe:
+    return Recipe(
+        model=ModelConfig(init_from=str(model)),
+        data=DataConfig(groups=data / "groups.jsonl"),
+        training=TrainingConfig(output=model / "again", steps=1),
+    )
+
+
+def test_added_markers_are_trained_from_a_checkpoint_and_from_a_random_start(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plain = ("--training.steps", "1", "--training.milestones", "1", "--dev.run", "null")
+    call(config, *plain)
+    before = load(tmp_path / "run" / "model")
+    markers = ("--text.template", "authors-code", "--training.output")
+    path = "backbone.embeddings.token.embedding"
+    start = [f"--model.{name}=null" for name in ("family", "preset", "tokenizer", "head")]
+    start += ["--model.overrides={}", f"--model.init_from={tmp_path / 'run' / 'model'}"]
+    call(config, *plain, *markers, str(tmp_path / "random"))
+    call(config, *plain, *markers, str(tmp_path / "trained"), *start)
+    assert "for authors-code-encoder, at random (seed 0): [query], [passage]" in (
+        capsys.readouterr().out
+    )
+    for name in ("random", "trained"):
+        model = load(tmp_path / name / "model")
+        assert model.text.template == "authors-code-encoder"
+        assert model.added_tokens == ()
+        assert model.tokenizer.convert_tokens_to_ids(["[query]", "[passage]"]) == [30522, 30523]
+        assert model.config.backbone.vocab_size == 30524
+        assert model.parameters[path].shape == (30524, 16)
+    # One step of warm-up from nothing moves no row by much, so the old rows are still there.
+    rows = load(tmp_path / "trained" / "model").parameters[path]
+    np.testing.assert_allclose(rows[:30522], before.parameters[path], atol=2e-3)
+    assert np.abs(rows[30522:]).max() > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -184,6 +263,8 @@ def test_mamba_trains_with_the_papers_template(
         (["--model.overrides", "{num_heads: two}"], r"overrides.num_heads: got 'two'"),
         (["--model.overrides", "{vocab_size: 99}"], r"model.tokenizer: has 30522 tokens.* 99 rows"),
         (["--text.max_length", "513"], r"text.max_length: got 513; the model has 512 positions"),
+        (["--text.evaluation_max_length", "768"], r"evaluation_max_length: got 768; .* 512 pos"),
+        (["--text.evaluation_template", "authors-code"], r"to the vocabulary, which training on"),
         (["--text.template", "pear"], r"template: got 'pear'; did you mean 'pair'\?"),
         (["--data.negatives", "5"], r"groups.jsonl:1: 4 negatives; at least 5 are needed"),
         (["--data.groups", "none.jsonl"], r"none.jsonl: no such file"),

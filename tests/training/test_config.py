@@ -86,10 +86,34 @@ def test_papers_values_are_the_defaults():
 
 
 def test_text_comes_from_the_checkpoint_where_the_recipe_says_nothing():
-    base = TextConfig(template="paper", max_length=128, query_length=20)
-    assert TextOptions().resolve(base) == base
-    assert TextOptions(max_length=64).resolve(base) == replace(base, max_length=64)
-    assert TextOptions(template="pair").resolve(base) == TextConfig("pair", 128, None)
+    base = TextConfig(template="paper-decoder", max_length=128, query_length=20)
+
+    def resolve(**values: object) -> TextConfig:
+        return TextOptions(**values).resolve(base, wording="decoder")
+
+    assert resolve() == resolve(template="paper") == base
+    assert resolve(max_length=64) == replace(base, max_length=64)
+    assert resolve(template="pair") == TextConfig("pair", 128, None)
+    assert resolve(template="authors-code").template == "authors-code-decoder"
+
+
+def test_text_at_evaluation_is_that_of_training_unless_the_recipe_says_otherwise():
+    trained = TextConfig("authors-code-decoder", max_length=512, query_length=20)
+
+    def resolve(**values: object) -> TextConfig:
+        return TextOptions(**values).resolve_evaluation(trained, wording="decoder")
+
+    # template and max_length are training's; they are in `trained` already.
+    assert resolve(template="pair", max_length=9) == trained
+    assert resolve(evaluation_max_length=768) == replace(trained, max_length=768)
+    other = resolve(evaluation_template="authors-code-evaluation", evaluation_max_length=768)
+    assert other == TextConfig("authors-code-decoder-evaluation", max_length=768)
+
+
+def test_tokens_that_training_never_shows_are_refused_at_evaluation():
+    options = TextOptions(evaluation_template="authors-code")
+    with pytest.raises(InputError, match=r"adds \[passage\], \[query\] .* on paper-encoder never"):
+        options.resolve_evaluation(TextConfig("paper-encoder"), wording="encoder")
 
 
 def test_a_dev_measure_needs_the_collection():

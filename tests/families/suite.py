@@ -1,0 +1,495 @@
+"""One suite for all families: what PyTorch computes is the specification.
+
+A family's test file subclasses FamilySuite and says which small checkpoints to compare and how
+transformers writes down the published sizes. Everything else is inherited: hidden states, scores
+and gradients of small and of published sizes, padding, precision, weights there and back, what
+PyTorch reads of a saved folder, and that the model learns.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+import transformers
+from flax import nnx
+
+import jaxrank
+from ckpt_convert.architectures import ARCHITECTURES
+from ckpt_convert.load import load_network
+from ckpt_convert.parity import read_pairs
+from ckpt_convert.rules import canonical_name, export_weights
+from ckpt_convert.save import save
+from ckpt_convert.torch_oracle import TorchReranker, quiet_transformers
+from ckpt_convert.weight_files import open_weights
+from jaxrank.models.families import get_family
+from jaxrank.models.module import (
+    RerankerConfig,
+    RerankerModule,
+    build_module,
+    init_module,
+    parameter_shapes,
+    parameters,
+)
+from jaxrank.text.templates import TextConfig, resolve_template
+from jaxrank.text.tokenize import PairTokenizer, load_tokenizer, pad_pairs
+from jaxrank.training.losses import info_nce
+from tests.tokenizer_builders import tokenizer_folder
+
+QUICK_COMPILATION = {"xla_backend_optimization_level": 0}  # Small arrays run once or twice.
+SMALL_VOCABULARY = 60
+LENGTHS = np.array([11, 7, 3, 2])
+
+# float32 rounds at 6e-8; some 10 layers' worth of sums of up to 3,000 terms make 1e-6 of it.
+# A wrong term shows as 1e-3 or more.
+SMALL_RELATIVE = 2e-5
+# Some three times the rounding of a ReLU's input in these stacks.
+KINK = 2e-6
+# The bounds that are promised for published sizes.
+FULL_RELATIVE = 1e-4
+GRADIENT = 1e-3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A random checkpoint of PyTorch's making, and how it is read.
+
+    Attributes:
+        source: transformers' class whose folder is read.
+        config: arguments of its configuration.
+        head: the head that is asked for.
+        no_gradient: patterns of tensors whose gradient is zero but for rounding.
+    """
+
+    source: str
+    config: dict[str, Any]
+    head: str = "linear"
+    no_gradient: tuple[str, ...] = ()
+
+
+@dataclass
+class Compared:
+    """One checkpoint in both frameworks, and what PyTorch makes of one batch."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    config: RerankerConfig
+    weights: dict[str, np.ndarray]
+    module: RerankerModule
+    torch_reranker: TorchReranker
+    batch: dict[str, np.ndarray]
+    states: list[np.ndarray]
+    scores: np.ndarray
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def random_batch(
+    vocabulary: int, lengths: np.ndarray, *, types: int = 1, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Ids as a tokenizer makes them: no pad (0, 1), no end (2) inside, the end as last token."""
+    random = np.random.default_rng(seed)
+    shape = (len(lengths), int(lengths.max()))
+    mask = np.arange(shape[1]) < lengths[:, None]
+    ids = random.integers(3, vocabulary, shape).astype(np.int32)
+    ids[np.arange(len(lengths)), lengths - 1] = 2  # T5 and BART pool at their end
+    return {
+        "input_ids": np.where(mask, ids, 1).astype(np.int32),
+        "mask": mask,
+        "token_type_ids": np.where(mask, random.integers(0, types, shape), 0).astype(np.int32),
+    }
+
+
+def compare(
+    checkpoint: Checkpoint,
+    folder: Path,
+    lengths: np.ndarray,
+    *,
+    spread: float,
+    has_gradients: bool = True,
+) -> Compared:
+    """Write the checkpoint, read it, and run PyTorch forward and, for gradients, backward.
+
+    `spread` moves every weight: ones and zeros would hide two that are mixed up.
+    """
+    model_class = getattr(transformers, checkpoint.source)
+    torch.manual_seed(0)
+    with quiet_transformers():
+        model = model_class(model_class.config_class(**checkpoint.config)).eval()
+        with torch.no_grad():
+            for tensor in model.parameters():
+                tensor.add_(spread * torch.randn_like(tensor))
+        model.save_pretrained(folder)
+    del model  # of the largest sizes only so many copies fit
+    network = load_network(folder, head=checkpoint.head)
+    config = network.source.config
+    # A head at its start scores near zero; make differences visible.
+    if checkpoint.head == "linear":
+        network.parameters["head.score.kernel"] *= 10
+    reranker = TorchReranker.from_folder(folder, config, network.parameters)
+    types = getattr(config.backbone, "type_vocab_size", 1)
+    rows = min(config.backbone.vocab_size, 30000)
+    batches = (random_batch(rows, lengths, types=types, seed=seed) for seed in range(100))
+    batch = next(
+        batch for batch in batches if not has_gradients or distance_to_kink(reranker, batch) > KINK
+    )
+    with torch.set_grad_enabled(has_gradients):
+        states, scores = reranker(batch)
+    if has_gradients:
+        scores.sum().backward()
+    named = dict(reranker.model.named_parameters())
+    if reranker.score is not None:
+        named |= {f"score.{name}": tensor for name, tensor in reranker.score.named_parameters()}
+    return Compared(
+        checkpoint,
+        folder,
+        config,
+        network.parameters,
+        build_module(config, network.parameters),
+        reranker,
+        batch,
+        [state.detach().numpy() for state in states],
+        scores.detach().numpy(),
+        {name: t.grad.numpy() for name, t in named.items() if t.grad is not None},
+    )
+
+
+def distance_to_kink(reranker: TorchReranker, batch: dict[str, np.ndarray]) -> float:
+    """The least |x| that PyTorch gives to a ReLU.
+
+    At zero its slope jumps. Of the 500,000 inputs in t5-base one was -4e-7 in float64; float32
+    rounded it to either side, and every gradient before it was off by 1e-3.
+    """
+    units = [module for module in reranker.model.modules() if isinstance(module, torch.nn.ReLU)]
+    least = [float("inf")]
+    hooks = [
+        unit.register_forward_pre_hook(lambda _, x: least.append(float(x[0].abs().min())))
+        for unit in units
+    ]
+    if units:
+        with torch.no_grad():
+            reranker(batch)
+    for hook in hooks:
+        hook.remove()
+    return min(least)
+
+
+def to_jax(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(array) for name, array in batch.items()}
+
+
+def relative_difference(ours: Any, theirs: np.ndarray, mask: np.ndarray) -> float:
+    """Largest |ours - theirs| over |theirs| of a real token's vector, Euclidean norms."""
+    real = mask if theirs.shape[1] == mask.shape[1] else np.ones(theirs.shape[:2], bool)
+    ours = np.asarray(ours, np.float32)[real]
+    theirs = theirs[real]
+    distance = np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)
+    return float(distance.max())
+
+
+def check_forward(compared: Compared, bound: float) -> None:
+    """Every hidden state and every score within the bound."""
+    graph, state = nnx.split(compared.module)
+
+    @jax.jit
+    def run(state: Any, batch: dict[str, jax.Array]) -> Any:
+        module = nnx.merge(graph, state)
+        return module.encode(**batch, return_hidden_states=True), module(**batch)
+
+    (hidden, states), scores = run(state, to_jax(compared.batch))
+    assert len(states) == len(compared.states)
+    for index, (ours, theirs) in enumerate(zip(states, compared.states, strict=True)):
+        difference = relative_difference(ours, theirs, compared.batch["mask"])
+        assert difference < bound, f"hidden state {index} of {len(states)}"
+    assert scores.dtype == jnp.float32
+    largest = max(1.0, float(np.abs(compared.scores).max()))
+    assert np.abs(np.asarray(scores) - compared.scores).max() < bound * largest
+    assert np.all(np.isfinite(hidden))
+
+
+def check_gradients(compared: Compared, **options: Any) -> None:
+    """Every gradient of the scores' sum: |difference| / max(|g|, 1e-3 x global norm)."""
+    graph, state = nnx.split(build_module(compared.config, compared.weights, **options))
+
+    @jax.jit
+    def gradients_of(state: Any, batch: dict[str, jax.Array]) -> Any:
+        return jax.grad(lambda state: nnx.merge(graph, state)(**batch).sum())(state)
+
+    module = nnx.merge(graph, gradients_of(state, to_jax(compared.batch)))
+    table = ARCHITECTURES[compared.config.family].tables[compared.config.head]
+    flat = {path: np.asarray(value) for path, value in parameters(module).items()}
+    ours = export_weights(table, flat)
+    theirs = {canonical_name(table, name): g for name, g in compared.gradients.items()}
+    assert ours.keys() == theirs.keys()
+    total = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in theirs.values()))
+    for name, gradient in theirs.items():
+        if any(re.search(pattern, name) for pattern in compared.checkpoint.no_gradient):
+            assert np.abs(ours[name]).max() < GRADIENT * total, name
+            continue
+        allowed = GRADIENT * np.maximum(np.abs(gradient), 1e-3 * total)
+        assert np.all(np.abs(ours[name] - gradient) <= allowed), name
+        assert np.any(gradient), f"{name} has no gradient, so nothing is shown"
+
+
+class FamilySuite:
+    """Inherit, and fill in what stands here."""
+
+    family: ClassVar[str]
+    checkpoints: ClassVar[dict[str, Checkpoint]]
+    """Small ones, by name: every source class, every head and every switch of the family."""
+
+    presets: ClassVar[dict[str, tuple[str, dict[str, Any]]]]
+    """Published size -> transformers' backbone class and the configuration of that size."""
+
+    full_size: ClassVar[dict[str, Checkpoint]]
+    """Published size -> the checkpoint that is compared; those in `slow` only with --all."""
+
+    slow: ClassVar[tuple[str, ...]] = ()
+    forward_only: ClassVar[tuple[str, ...]] = ()
+    """Sizes whose gradients, in both frameworks, need more memory than a test may take."""
+
+    full_lengths: ClassVar[tuple[int, ...]] = (6, 4)
+    tokenizer: ClassVar[str]
+    """A kind that tests.tokenizer_builders knows."""
+
+    # Half-precision rounding on random weights differs from run to run of the same arithmetic.
+    bfloat16_ratio: ClassVar[float] = 1.5
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def get_compared(cls, tmp_path_factory: pytest.TempPathFactory) -> Any:
+        folder = tmp_path_factory.mktemp(cls.family)
+        return cache(
+            lambda name: compare(cls.checkpoints[name], folder / name, LENGTHS, spread=0.05)
+        )
+
+    @pytest.fixture
+    def compared(self, get_compared: Any, checkpoint_name: str) -> Compared:
+        return get_compared(checkpoint_name)
+
+    def test_hidden_states_and_scores_match(self, compared: Compared):
+        check_forward(compared, SMALL_RELATIVE)
+
+    @pytest.mark.parametrize("options", [{}, {"remat": True}], ids=["", "remat"])
+    def test_gradients_of_every_parameter_match(self, compared: Compared, options: dict):
+        check_gradients(compared, **options)
+
+    def test_a_score_does_not_depend_on_padding_or_the_batch(self, compared: Compared):
+        graph, state = nnx.split(compared.module)
+        score = jax.jit(
+            lambda batch: nnx.merge(graph, state)(**batch), compiler_options=QUICK_COMPILATION
+        )
+        together = np.asarray(score(to_jax(compared.batch)))
+        for row in range(len(LENGTHS)):
+            alone = {n: a[row : row + 1, : LENGTHS[row]] for n, a in compared.batch.items()}
+            np.testing.assert_allclose(score(to_jax(alone))[0], together[row], atol=1e-5)
+        padding = ~compared.batch["mask"]
+        other = dict(compared.batch)
+        other["input_ids"] = np.where(padding, 49, compared.batch["input_ids"])
+        wider = {n: np.pad(a, [(0, 0), (0, 5)]) for n, a in other.items()}
+        np.testing.assert_allclose(score(to_jax(wider)), together, atol=1e-5)
+        assert np.ptp(together) > 1e-3, "equal scores show nothing"
+
+    def test_a_text_without_any_token_has_a_finite_score(self, compared: Compared):
+        empty = dict(compared.batch, mask=np.zeros_like(compared.batch["mask"]))
+        assert np.all(np.isfinite(compared.module(**to_jax(empty))))
+
+    def test_bfloat16_rounds_no_more_than_pytorch(self, compared: Compared):
+        mask = compared.batch["mask"]
+        ours = build_module(compared.config, compared.weights, dtype=jnp.bfloat16)
+        hidden = jax.jit(lambda batch: ours.encode(**batch))(to_jax(compared.batch))
+        assert hidden.dtype == jnp.bfloat16
+        theirs = TorchReranker.from_folder(compared.folder, compared.config, compared.weights)
+        theirs.model.to(torch.bfloat16)
+        with torch.no_grad():
+            narrow = theirs(compared.batch)[0][-1].float().numpy()
+        exact = compared.states[-1]
+        last = compared.module.encode(**to_jax(compared.batch))
+        if last.shape == exact.shape and relative_difference(last, exact, mask) < 1e-3:
+            error = relative_error(hidden, exact, mask)
+            assert error <= self.bfloat16_ratio * relative_error(narrow, exact, mask)
+        else:  # Transformers' last state is not what the head sees.
+            scores = np.asarray(jax.jit(lambda batch: ours(**batch))(to_jax(compared.batch)))
+            with torch.no_grad():
+                rounded = theirs(compared.batch)[1].float().numpy()
+            error = np.linalg.norm(scores - compared.scores)
+            allowed = np.linalg.norm(rounded - compared.scores)
+            assert error <= self.bfloat16_ratio * allowed
+
+    def test_dropout_needs_a_key_and_follows_it(self, compared: Compared):
+        score = jax.jit(compared.module.__call__, compiler_options=QUICK_COMPILATION)
+        batch = to_jax(compared.batch)
+        one, two = jax.random.key(1), jax.random.key(2)
+        np.testing.assert_array_equal(score(**batch, key=one), score(**batch, key=one))
+        plain = score(**batch)
+        config = compared.config
+        rates = [n for n in vars(config.backbone) if n.endswith("dropout")]
+        if config.head_dropout or any(getattr(config.backbone, name) for name in rates):
+            assert np.any(score(**batch, key=one) != score(**batch, key=two))
+            assert np.any(score(**batch, key=one) != plain)
+        still = replace(
+            config,
+            head_dropout=0.0,
+            backbone=replace(config.backbone, **dict.fromkeys(rates, 0.0)),
+        )
+        module = build_module(still, compared.weights)
+        np.testing.assert_allclose(module(**batch, key=one), plain, atol=1e-5)
+
+    def test_weights_survive_the_round_trip_bit_by_bit(self, compared: Compared):
+        table = ARCHITECTURES[self.family].tables[compared.config.head]
+        tensors = export_weights(table, compared.weights)
+        weights = open_weights(compared.folder)
+        stored = {canonical_name(table, name): weights.read(name) for name in weights.shapes}
+        expected = {name: tensor for name, tensor in stored.items() if name in tensors}
+        assert expected.keys() >= tensors.keys() - {"score.weight", "score.bias"}
+        for name, tensor in expected.items():
+            np.testing.assert_array_equal(tensors[name], tensor, err_msg=name)
+        lost = stored.keys() - tensors.keys()
+        known = [*(pattern for pattern, _ in table.ignored), *(re.escape(a) for a, _ in table.tied)]
+        assert [n for n in lost if not any(re.fullmatch(pattern, n) for pattern in known)] == []
+
+    def test_presets_have_pytorchs_parameter_count(self):
+        family = get_family(self.family)
+        tiny = f"{self.family.replace('_', '-')}-tiny"
+        assert family.presets.keys() == {*self.presets, tiny}
+        for preset, (source, config) in self.presets.items():
+            model_class = getattr(transformers, source)
+            with torch.device("meta"), quiet_transformers():
+                model = model_class(model_class.config_class(**config))
+            theirs = {name: parameter.numel() for name, parameter in model.named_parameters()}
+            shapes = parameter_shapes(RerankerConfig(self.family, family.presets[preset]))
+            ours = sum(
+                int(np.prod(spec.shape)) for n, spec in shapes.items() if n.startswith("backbone.")
+            )
+            unused = [n for n in theirs if re.search(r"(^|\.)pooler\.", n)]
+            assert ours == sum(theirs.values()) - sum(theirs[n] for n in unused), preset
+
+    @pytest.fixture(scope="class", params=["linear", "classification"])
+    @classmethod
+    def saved(cls, request: pytest.FixtureRequest, tmp_path_factory: Any) -> Path:
+        """A folder of ours with the tiny preset, from a random start, and a real tokenizer."""
+        family = get_family(cls.family)
+        if request.param == "classification" and family.classification_head is None:
+            pytest.skip(f"transformers has no classification class for {cls.family}")
+        config = cls.tiny(request.param)
+        arrays = {
+            path: np.asarray(a) for path, a in parameters(init_module(config, seed=0)).items()
+        }
+        for path in arrays:
+            if path.startswith("head."):
+                arrays[path] = arrays[path] * 10 + 0.01
+        folder = tmp_path_factory.mktemp(cls.family) / "model"
+        return save(
+            folder,
+            config=config,
+            parameters=arrays,
+            tokenizer=load_tokenizer(cls.tokenizer_folder()),
+            text=TextConfig("pair", max_length=48),
+        )
+
+    @classmethod
+    def tokenizer_folder(cls) -> Path:
+        return tokenizer_folder(cls.tokenizer)
+
+    @classmethod
+    def tiny(cls, head: Any = "linear") -> RerankerConfig:
+        """The smallest preset, with rows for the tokenizer."""
+        preset = get_family(cls.family).presets[f"{cls.family.replace('_', '-')}-tiny"]
+        tokenizer = load_tokenizer(cls.tokenizer_folder())
+        rows = max(PairTokenizer(tokenizer, TextConfig()).vocabulary_size, preset.vocab_size)
+        return RerankerConfig(cls.family, replace(preset, vocab_size=rows), head)
+
+    def test_pytorch_reads_a_saved_folder_with_the_same_scores(
+        self, saved: Path, medquad_mini: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """By the lines of Python in the folder's own README."""
+        pairs = [*read_pairs(medquad_mini, limit=5), ("glaucoma " * 60, "eye pressure " * 60)]
+        ours = jaxrank.Reranker.from_pretrained(saved).predict(pairs)
+        readme = (saved / "README.md").read_text()
+        code = readme.split("In PyTorch:")[1].split("```python")[1].split("```")[0]
+        monkeypatch.chdir(saved.parent)
+        scope: dict[str, Any] = {"pairs": pairs}
+        with quiet_transformers():
+            exec(code, scope)
+        np.testing.assert_allclose(np.asarray(scope["scores"]), ours, atol=1e-4)
+        assert np.ptp(ours) > 1e-3
+
+    def test_it_learns_four_groups_by_heart(self, medquad_mini: Path):
+        config = replace(self.tiny(), head_dropout=0.0)
+        template = resolve_template("paper", wording=get_family(self.family).wording)
+        tokenizer = PairTokenizer(
+            load_tokenizer(self.tokenizer_folder()), TextConfig(template, 64, query_length=24)
+        )
+        pairs = read_pairs(medquad_mini, limit=32)
+        groups = [(pairs[8 * (row // 8)][0], document) for row, (_, document) in enumerate(pairs)]
+        encoded = tokenizer.encode(groups)
+        batch = to_jax(pad_pairs(encoded, length=64, pad_token_id=tokenizer.pad_token_id))
+        graph, state = nnx.split(init_module(config, seed=0))
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(2e-3))
+
+        @jax.jit
+        def train(state: Any, moments: Any) -> Any:
+            def loss(state: Any) -> jax.Array:
+                return info_nce(nnx.merge(graph, state)(**batch).reshape(4, 8))
+
+            value, gradients = jax.value_and_grad(loss)(state)
+            updates, moments = optimizer.update(gradients, moments, state)
+            return optax.apply_updates(state, updates), moments, value
+
+        moments = optimizer.init(state)
+        losses = []
+        for _ in range(100):
+            state, moments, value = train(state, moments)
+            losses.append(float(value))
+            if losses[-1] < 0.1:
+                break
+        assert np.all(np.isfinite(losses))
+        assert losses[0] > 1.0
+        assert losses[-1] < 0.1
+
+    def test_a_published_size_matches(self, preset: str, tmp_path: Path):
+        has_gradients = preset not in self.forward_only
+        compared = compare(
+            self.full_size[preset],
+            tmp_path,
+            np.array(self.full_lengths),
+            spread=0.0,
+            has_gradients=has_gradients,
+        )
+        expected = parameter_shapes(
+            RerankerConfig(
+                self.family, get_family(self.family).presets[preset], compared.config.head
+            )
+        )
+        assert parameter_shapes(compared.config) == expected
+        check_forward(compared, FULL_RELATIVE)
+        if has_gradients:
+            check_gradients(compared)
+
+
+def relative_error(ours: Any, theirs: np.ndarray, mask: np.ndarray) -> float:
+    """|ours - theirs| / |theirs| over all real tokens together."""
+    real = mask if theirs.shape[1] == mask.shape[1] else np.ones(theirs.shape[:2], bool)
+    ours = np.asarray(ours, np.float32)[real]
+    return float(np.linalg.norm(ours - theirs[real]) / np.linalg.norm(theirs[real]))
+
+
+def generate(metafunc: pytest.Metafunc) -> None:
+    """Parametrise a suite's tests by its checkpoints and its published sizes."""
+    suite = metafunc.cls
+    if suite is None or not issubclass(suite, FamilySuite):
+        return
+    if "checkpoint_name" in metafunc.fixturenames:
+        metafunc.parametrize("checkpoint_name", list(suite.checkpoints))
+    if "preset" in metafunc.fixturenames:
+        marked = [
+            pytest.param(name, marks=[pytest.mark.slow] if name in suite.slow else [])
+            for name in suite.full_size
+        ]
+        metafunc.parametrize("preset", marked)
