@@ -28,6 +28,7 @@ from scripts.gpu_check.ops import (
     check_causal_conv1d,
     check_norms_and_dropout,
     check_selective_scan,
+    check_ssd,
 )
 from scripts.gpu_check.rows import TOY_SIZES, Row, Sizes, format_row
 from scripts.gpu_check.training import check_training
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CHECKS: dict[str, Callable[[Sizes], Iterator[Row]]] = {
     "selective_scan": check_selective_scan,
+    "ssd": check_ssd,
     "causal_conv1d": check_causal_conv1d,
     "attention": check_attention,
     "norms_and_dropout": check_norms_and_dropout,

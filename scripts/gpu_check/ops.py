@@ -17,8 +17,10 @@ from jaxrank.ops.oracle import (
     largest_error,
     oracle_gradients,
     selective_scan_oracle,
+    ssd_oracle,
 )
 from jaxrank.ops.selective_scan import IMPLEMENTATIONS, selective_scan
+from jaxrank.ops.ssd import ssd
 from scripts.gpu_check.rows import BFLOAT16, GRADIENTS, VALUES, Row, Sizes, compared, speed_rows
 
 
@@ -108,6 +110,47 @@ def check_selective_scan(sizes: Sizes) -> Iterator[Row]:
     for name in ("associative", "scan"):
         run = functools.partial(selective_scan, implementation=name)
         yield from speed_rows("selective_scan", f"{name}, {shape}", run, inputs, sizes)
+
+
+def check_ssd(sizes: Sizes) -> Iterator[Row]:
+    """Both implementations against the oracle; then bfloat16, speed and memory at full size."""
+    random = np.random.default_rng(0)
+    normal = random.standard_normal
+    batch, length, heads, width, groups, states = 2, 70, 4, 8, 2, 5
+    arguments = {
+        "x": normal((batch, length, heads, width)),
+        "dt": np.log1p(np.exp(normal((batch, length, heads)) - 1.0)),
+        "A": -np.exp(normal(heads)),
+        "B": normal((batch, length, groups, states)),
+        "C": normal((batch, length, groups, states)),
+        "D": normal(heads),
+        "initial_state": normal((batch, heads, width, states)),
+    }
+    for name, options in {"reference": {}, "chunked": {"chunk": 16}}.items():
+        run = functools.partial(ssd, return_final_state=True, implementation=name, **options)
+        marks = make_marks(batch, length)
+        yield from oracle_rows("ssd", name, run, ssd_oracle, arguments | marks)
+
+    batch, length, width, states = sizes.batch, sizes.length, 64, 128
+    heads = max(1, sizes.channels // width)
+    keys = jax.random.split(jax.random.key(0), 4)
+    per_state = (batch, length, 1, states)
+    inputs = {
+        "x": jax.random.normal(keys[0], (batch, length, heads, width), jnp.bfloat16),
+        "dt": jax.nn.softplus(jax.random.normal(keys[1], (batch, length, heads)) - 4.0),
+        "A": -jnp.arange(1.0, heads + 1),
+        "B": jax.random.normal(keys[2], per_state, jnp.bfloat16),
+        "C": jax.random.normal(keys[3], per_state, jnp.bfloat16),
+        "D": jnp.ones(heads),
+    }
+    few = {name: x[:2] if x.ndim > 1 else x for name, x in inputs.items()}
+    wide = {name: x.astype(jnp.float32) for name, x in few.items()}
+    shape = f"B{batch} L{length} H{heads} P{width} N{states} bf16"
+    with jax.default_matmul_precision("highest"):
+        want = np.asarray(ssd(**wide, implementation="reference"), np.float64)
+        got = ssd(**few, implementation="chunked").astype(jnp.float32)
+        yield compared("ssd", f"{shape}, values", {"y": largest_error(got, want)}, BFLOAT16)
+    yield from speed_rows("ssd", shape, ssd, inputs, sizes)
 
 
 def check_causal_conv1d(sizes: Sizes) -> Iterator[Row]:

@@ -22,19 +22,26 @@ from scripts.gpu_check.rows import Row, Sizes
 
 STEPS = 60
 GROUPS, CANDIDATES = 4, 8
-PRESETS = {"bert": ("minilm-l6", "bert-base"), "mamba": ("mamba-130m",)}
-TOYS = {
-    "bert": {"hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "num_layers": 2},
-    "mamba": {"hidden_size": 32, "num_layers": 2},
+PRESETS = {
+    "bert": ("minilm-l6", "bert-base"),
+    "mamba": ("mamba-130m",),
+    "mamba2": ("mamba2-130m",),
+    "roberta": ("roberta-base",),
+    "modernbert": ("modernbert-base",),
+    "opt": ("opt-125m",),
+    "gpt_neox": ("pythia-160m",),
+    "t5": ("t5-base",),
+    "bart": ("bart-base",),
 }
+TOYS = {"bert": ("bert-tiny",), "mamba": ("mamba-tiny",)}
 
 
 def check_training(sizes: Sizes) -> Iterator[Row]:
     """Train each family's presets on two fixed batches, in the precision of the device."""
     length = min(sizes.length, 256)
     is_toy = sizes.length < 128
-    for family, presets in PRESETS.items():
-        for preset in presets[:1] if is_toy else presets:
+    for family, presets in (TOYS if is_toy else PRESETS).items():
+        for preset in presets:
             yield train_row(family, preset, length=length, is_toy=is_toy)
     if find_spec("torch") and find_spec("transformers") and jax.default_backend() == "gpu":
         yield torch_row("bert-base", length=length)
@@ -44,7 +51,7 @@ def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
     """Loss before and after STEPS steps, pairs a second, compile time and peak memory."""
     backbone = get_family(family).presets[preset]
     if is_toy:
-        backbone = replace(backbone, vocab_size=1000, **TOYS[family])
+        backbone = replace(backbone, vocab_size=1000)
     on_gpu = jax.default_backend() == "gpu"
     config = RerankerConfig(family, backbone)
     module = init_module(config, seed=0, dtype=jnp.bfloat16 if on_gpu else jnp.float32)

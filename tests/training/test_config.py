@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jaxrank.errors import InputError
+from jaxrank.options import parse
 from jaxrank.text.templates import TextConfig
 from jaxrank.training.config import (
     DataConfig,
@@ -18,6 +19,8 @@ from jaxrank.training.config import (
     check_recipe,
     count_steps,
 )
+
+MODEL_CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 
 
 def make_recipe(section: str | None = None, **values: Any) -> Recipe:
@@ -120,3 +123,12 @@ def test_a_dev_measure_needs_the_collection():
     recipe = make_recipe("data", collection=None)
     with pytest.raises(InputError, match=r"dev\.run: .*data\.collection"):
         check_recipe(replace(recipe, dev=replace(recipe.dev, run=Path("bm25.run"))))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in MODEL_CONFIGS.glob("*.yaml")))
+def test_every_models_config_is_a_layer_over_a_recipe(name: str):
+    layers = [MODEL_CONFIGS.parent / "medquad-minilm.yaml", MODEL_CONFIGS / name]
+    recipe = parse(Recipe, "jaxrank.train", [f"--config={layer}" for layer in layers])
+    check_recipe(recipe)
+    hub_name = str(recipe.model.init_from).partition("/")[2].lower()
+    assert hub_name.startswith(name.removesuffix(".yaml"))
