@@ -11,26 +11,16 @@ from ckpt_convert.huggingface import (
     HUGGING_FACE_GENERATION,
     HUGGING_FACE_IGNORED,
 )
-from ckpt_convert.rules import TRANSPOSE, Rule, WeightTable
-
-
-def _linear(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    return Rule(f"{ours}.kernel", f"{theirs}.weight", TRANSPOSE), Rule(
-        f"{ours}.bias", f"{theirs}.bias"
-    )
-
-
-def _norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    return Rule(f"{ours}.weight", f"{theirs}.weight"), Rule(f"{ours}.bias", f"{theirs}.bias")
+from ckpt_convert.rules import Rule, WeightTable, linear_rules, norm_rules
 
 
 def _attention(ours: str, theirs: str) -> tuple[Rule, ...]:
     return (
-        *_linear(f"{ours}.query", f"{theirs}.q_proj"),
-        *_linear(f"{ours}.key", f"{theirs}.k_proj"),
-        *_linear(f"{ours}.value", f"{theirs}.v_proj"),
-        *_linear(f"{ours}.output", f"{theirs}.out_proj"),
-        *_norm(f"{ours}_norm", f"{theirs}_layer_norm"),
+        *linear_rules(f"{ours}.query", f"{theirs}.q_proj"),
+        *linear_rules(f"{ours}.key", f"{theirs}.k_proj"),
+        *linear_rules(f"{ours}.value", f"{theirs}.v_proj"),
+        *linear_rules(f"{ours}.output", f"{theirs}.out_proj"),
+        *norm_rules(f"{ours}_norm", f"{theirs}_layer_norm"),
     )
 
 
@@ -40,11 +30,11 @@ def _stack(name: str) -> tuple[Rule, ...]:
     our_layer, their_layer = f"{ours}.layers.stacked", f"{theirs}.layers.{{layer}}"
     return (
         Rule(f"{ours}.position.embedding", f"{theirs}.embed_positions.weight"),
-        *_norm(f"{ours}.embedding_norm", f"{theirs}.layernorm_embedding"),
+        *norm_rules(f"{ours}.embedding_norm", f"{theirs}.layernorm_embedding"),
         *_attention(f"{our_layer}.attention", f"{their_layer}.self_attn"),
-        *_linear(f"{our_layer}.feed_forward.up", f"{their_layer}.fc1"),
-        *_linear(f"{our_layer}.feed_forward.down", f"{their_layer}.fc2"),
-        *_norm(f"{our_layer}.feed_forward_norm", f"{their_layer}.final_layer_norm"),
+        *linear_rules(f"{our_layer}.feed_forward.up", f"{their_layer}.fc1"),
+        *linear_rules(f"{our_layer}.feed_forward.down", f"{their_layer}.fc2"),
+        *norm_rules(f"{our_layer}.feed_forward_norm", f"{their_layer}.final_layer_norm"),
     )
 
 
@@ -76,8 +66,8 @@ TABLES = {
     "classification": WeightTable(
         rules=(
             *BACKBONE,
-            *_linear("head.dense", "classification_head.dense"),
-            *_linear("head.score", "classification_head.out_proj"),
+            *linear_rules("head.dense", "classification_head.dense"),
+            *linear_rules("head.score", "classification_head.out_proj"),
         ),
         renames=RENAMES,
         ignored=(*IGNORED, (r"score\..+", _OTHER_HEAD)),
@@ -85,7 +75,7 @@ TABLES = {
         tied=TIED,
     ),
     "linear": WeightTable(
-        rules=(*BACKBONE, *_linear("head.score", "score")),
+        rules=(*BACKBONE, *linear_rules("head.score", "score")),
         renames=RENAMES,
         ignored=(*IGNORED, (r"classification_head\..+", _OTHER_HEAD)),
         may_start_fresh=("head.score.",),

@@ -9,21 +9,11 @@ from dataclasses import replace
 from ckpt_convert.architecture import Architecture
 from ckpt_convert.config_format import ConfigFormat
 from ckpt_convert.huggingface import HUGGING_FACE_FIXED, HUGGING_FACE_IGNORED
-from ckpt_convert.rules import TRANSPOSE, Rule, WeightTable
+from ckpt_convert.rules import Rule, WeightTable, linear_rules, norm_rules
 
 _OUR_LAYER = "backbone.layers.stacked"
 _PRETRAINING = "pretraining head, not used for scores"
 _OTHER_HEAD = "head of another kind than the one asked for"
-
-
-def _linear(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    return Rule(f"{ours}.kernel", f"{theirs}.weight", TRANSPOSE), Rule(
-        f"{ours}.bias", f"{theirs}.bias"
-    )
-
-
-def _norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    return Rule(f"{ours}.weight", f"{theirs}.weight"), Rule(f"{ours}.bias", f"{theirs}.bias")
 
 
 def _backbone(prefix: str) -> tuple[Rule, ...]:
@@ -34,16 +24,16 @@ def _backbone(prefix: str) -> tuple[Rule, ...]:
         Rule(
             "backbone.embeddings.token_type.embedding", f"{embeddings}.token_type_embeddings.weight"
         ),
-        *_norm("backbone.embeddings.norm", f"{embeddings}.LayerNorm"),
-        *_linear("backbone.projection", f"{prefix}.embeddings_project"),
-        *_linear(f"{_OUR_LAYER}.attention.query", f"{layer}.attention.self.query"),
-        *_linear(f"{_OUR_LAYER}.attention.key", f"{layer}.attention.self.key"),
-        *_linear(f"{_OUR_LAYER}.attention.value", f"{layer}.attention.self.value"),
-        *_linear(f"{_OUR_LAYER}.attention.output", f"{layer}.attention.output.dense"),
-        *_norm(f"{_OUR_LAYER}.attention_norm", f"{layer}.attention.output.LayerNorm"),
-        *_linear(f"{_OUR_LAYER}.feed_forward.up", f"{layer}.intermediate.dense"),
-        *_linear(f"{_OUR_LAYER}.feed_forward.down", f"{layer}.output.dense"),
-        *_norm(f"{_OUR_LAYER}.feed_forward_norm", f"{layer}.output.LayerNorm"),
+        *norm_rules("backbone.embeddings.norm", f"{embeddings}.LayerNorm"),
+        *linear_rules("backbone.projection", f"{prefix}.embeddings_project"),
+        *linear_rules(f"{_OUR_LAYER}.attention.query", f"{layer}.attention.self.query"),
+        *linear_rules(f"{_OUR_LAYER}.attention.key", f"{layer}.attention.self.key"),
+        *linear_rules(f"{_OUR_LAYER}.attention.value", f"{layer}.attention.self.value"),
+        *linear_rules(f"{_OUR_LAYER}.attention.output", f"{layer}.attention.output.dense"),
+        *norm_rules(f"{_OUR_LAYER}.attention_norm", f"{layer}.attention.output.LayerNorm"),
+        *linear_rules(f"{_OUR_LAYER}.feed_forward.up", f"{layer}.intermediate.dense"),
+        *linear_rules(f"{_OUR_LAYER}.feed_forward.down", f"{layer}.output.dense"),
+        *norm_rules(f"{_OUR_LAYER}.feed_forward_norm", f"{layer}.output.LayerNorm"),
     )
 
 
@@ -64,7 +54,7 @@ def _tables(
         *((pattern, _PRETRAINING) for pattern in pretraining),
     )
     linear = WeightTable(
-        rules=(*_backbone(prefix), *_linear("head.score", "score")),
+        rules=(*_backbone(prefix), *linear_rules("head.score", "score")),
         renames=(
             (r"^(embeddings|embeddings_project|encoder|pooler)\.", rf"{prefix}.\1."),
             (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
@@ -77,8 +67,8 @@ def _tables(
         linear,
         rules=(
             *_backbone(prefix),
-            *_linear("head.dense", dense),
-            *_linear("head.score", score),
+            *linear_rules("head.dense", dense),
+            *linear_rules("head.score", score),
         ),
         ignored=(
             *ignored,
