@@ -51,6 +51,7 @@ TOKENIZERS = {
 def compare(preset: str, pairs: int, max_length: int) -> dict[str, Any]:
     """The certificate of one preset."""
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     family = next(name for name, family in FAMILIES.items() if preset in family.presets)
     kind = TOKENIZERS.get(family, "gpt-neox-20b")
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ PyTorch reads of a saved folder, and that the model learns.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,8 @@ KINK = 2e-6
 # The bounds that are promised for published sizes.
 FULL_RELATIVE = 1e-4
 GRADIENT = 1e-3
+# Our error in bfloat16, as a multiple of PyTorch's own: the promised bound.
+BFLOAT16_RATIO = 1.5
 
 
 @dataclass(frozen=True)
@@ -213,8 +216,8 @@ def check_forward(compared: Compared, bound: float) -> None:
     assert np.all(np.isfinite(hidden))
 
 
-def check_gradients(compared: Compared, **options: Any) -> None:
-    """Every gradient of the scores' sum: |difference| / max(|g|, 1e-3 x global norm)."""
+def check_gradients(compared: Compared, **options: Any) -> float:
+    """Every gradient of the scores' sum: |difference| / max(|g|, 1e-3 x global norm); the worst."""
     graph, state = nnx.split(build_module(compared.config, compared.weights, **options))
 
     @jax.jit
@@ -228,13 +231,17 @@ def check_gradients(compared: Compared, **options: Any) -> None:
     theirs = {canonical_name(table, name): g for name, g in compared.gradients.items()}
     assert ours.keys() == theirs.keys()
     total = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in theirs.values()))
+    worst = 0.0
     for name, gradient in theirs.items():
         if any(re.search(pattern, name) for pattern in compared.checkpoint.no_gradient):
             assert np.abs(ours[name]).max() < GRADIENT * total, name
             continue
-        allowed = GRADIENT * np.maximum(np.abs(gradient), 1e-3 * total)
-        assert np.all(np.abs(ours[name] - gradient) <= allowed), name
+        scale = np.maximum(np.abs(gradient), 1e-3 * total)
+        error = float(np.max(np.abs(ours[name] - gradient) / scale))
+        assert error <= GRADIENT, name
         assert np.any(gradient), f"{name} has no gradient, so nothing is shown"
+        worst = max(worst, error)
+    return worst
 
 
 class FamilySuite:
@@ -257,9 +264,6 @@ class FamilySuite:
     full_lengths: ClassVar[tuple[int, ...]] = (6, 4)
     tokenizer: ClassVar[str]
     """A kind that tests.tokenizer_builders knows."""
-
-    # Half-precision rounding on random weights differs from run to run of the same arithmetic.
-    bfloat16_ratio: ClassVar[float] = 1.5
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -313,14 +317,14 @@ class FamilySuite:
         last = compared.module.encode(**to_jax(compared.batch))
         if last.shape == exact.shape and relative_difference(last, exact, mask) < 1e-3:
             error = relative_error(hidden, exact, mask)
-            assert error <= self.bfloat16_ratio * relative_error(narrow, exact, mask)
+            assert error <= BFLOAT16_RATIO * relative_error(narrow, exact, mask)
         else:  # Transformers' last state is not what the head sees.
             scores = np.asarray(jax.jit(lambda batch: ours(**batch))(to_jax(compared.batch)))
             with torch.no_grad():
                 rounded = theirs(compared.batch)[1].float().numpy()
             error = np.linalg.norm(scores - compared.scores)
             allowed = np.linalg.norm(rounded - compared.scores)
-            assert error <= self.bfloat16_ratio * allowed
+            assert error <= BFLOAT16_RATIO * allowed
 
     def test_dropout_needs_a_key_and_follows_it(self, compared: Compared):
         score = jax.jit(compared.module.__call__, compiler_options=QUICK_COMPILATION)
@@ -453,7 +457,10 @@ class FamilySuite:
         assert losses[0] > 1.0
         assert losses[-1] < 0.1
 
-    def test_a_published_size_matches(self, preset: str, tmp_path: Path):
+    def test_a_published_size_matches(
+        self, preset: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    ):
+        """With `--junitxml FILE` the largest gradient difference of each size is in the file."""
         has_gradients = preset not in self.forward_only
         compared = compare(
             self.full_size[preset],
@@ -470,7 +477,7 @@ class FamilySuite:
         assert parameter_shapes(compared.config) == expected
         check_forward(compared, FULL_RELATIVE)
         if has_gradients:
-            check_gradients(compared)
+            record_property("gradient", f"{preset} {check_gradients(compared):.1e}")
 
 
 def relative_error(ours: Any, theirs: np.ndarray, mask: np.ndarray) -> float:

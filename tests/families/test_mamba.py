@@ -9,6 +9,7 @@ SMALL = {
 # mamba_ssm starts with 0.02. Transformers' own 0.1 makes a random stack that blows rounding up:
 # there PyTorch in float32 is 6e-5 away from float64, and we are 1.3e-4 away from PyTorch.
 SMALLEST = {"num_hidden_layers": 24, "initializer_range": 0.02}
+MEDIUM = {"num_hidden_layers": 48, "hidden_size": 1024}
 
 
 class TestMamba(FamilySuite):
@@ -21,11 +22,13 @@ class TestMamba(FamilySuite):
     }
     presets = {  # noqa: RUF012
         "mamba-130m": ("MambaModel", SMALLEST),
-        "mamba-370m": ("MambaModel", {"num_hidden_layers": 48, "hidden_size": 1024}),
+        "mamba-370m": ("MambaModel", MEDIUM),
         "mamba-790m": ("MambaModel", {"num_hidden_layers": 48, "hidden_size": 1536}),
         "mamba-1.4b": ("MambaModel", {"num_hidden_layers": 48, "hidden_size": 2048}),
     }
     full_size = {  # noqa: RUF012
         "mamba-130m": Checkpoint("MambaModel", SMALLEST),
+        "mamba-370m": Checkpoint("MambaModel", SMALLEST | MEDIUM),
     }
+    slow = ("mamba-370m",)
     tokenizer = "gpt-neox-20b"
