@@ -49,4 +49,5 @@ class TestMamba2(FamilySuite):
         name: Checkpoint("Mamba2Model", config | STARTS) for name, config in SIZES.items()
     }
     slow = ("mamba2-370m", "mamba2-780m", "mamba2-1.3b")
+    forward_only = ("mamba2-780m", "mamba2-1.3b")
     tokenizer = "gpt-neox-20b"
