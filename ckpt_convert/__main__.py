@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from jaxrank.command_line import run
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, check_target
+from jaxrank.files import atomic_open, check_target, read_json
 
 # What takes seconds is imported late, since Ctrl-C is met only inside `run`.
 if TYPE_CHECKING:
@@ -115,7 +115,14 @@ def _check(options: argparse.Namespace, loaded: "LoadedModel") -> None:
     )
     if not certificate.has_passed:
         sys.exit(1)
-    print(f"next: python -m ckpt_convert import {options.source} DST")
+    if not _is_ours(options.source):
+        print(f"next: python -m ckpt_convert import {options.source} DST")
+
+
+def _is_ours(source: str) -> bool:
+    """Whether the source is a folder that `save` wrote."""
+    config = Path(source) / "config.json"
+    return config.is_file() and "jaxrank" in read_json(config)
 
 
 def _certificate_path(source: str) -> Path | None:

@@ -17,15 +17,14 @@ library_name: {library}
 pipeline_tag: text-ranking
 tags:
 - reranker
-- cross-encoder
-- {family}
+{tags}- {family}
 - jax
 ---
 
 # {name}
 
-A {family} reranker ({count:,} parameters): a query and a document go in, one relevance score comes
-out. Higher is more relevant; scores are raw, not probabilities.
+A reranker of the family {family} ({count:,} parameters): a query and a document go in, one
+relevance score comes out. Higher is more relevant; scores are raw, not probabilities.
 
 ```python
 import jaxrank
@@ -39,7 +38,7 @@ In PyTorch:
 ```python
 {code}
 ```
-
+{remark}
 ## Input
 
 Template `{template}`, at most {max_length} tokens; head `{head}`. Both are in `config.json` under
@@ -48,6 +47,12 @@ Template `{template}`, at most {max_length} tokens; head `{head}`. Both are in `
 ## Provenance
 
 {provenance}
+"""
+
+_REMARK = """
+Not for sentence-transformers' `CrossEncoder`, which knows neither the head `linear` nor a template
+like `{template}`. What transformers reports while loading is in order: the lines above read
+`score.*` themselves, use no pooler, and cut texts to the model's length.
 """
 
 _CROSS_ENCODER = """\
@@ -72,7 +77,10 @@ scores = [score(query, document) for query, document in pairs]"""
 
 _PAIR = """\
     inputs = tokenizer(
-        query, document, truncation="longest_first", max_length={max_length}, return_tensors="pt"
+        [(query, document)],
+        truncation="longest_first",
+        max_length={max_length},
+        return_tensors="pt",
     )"""
 
 _SEGMENTS = """\
@@ -100,9 +108,12 @@ def make_readme(
         digest: SHA-256 of the weight file.
         provenance: what the model was made from, one line each.
     """
+    is_cross_encoder = _is_cross_encoder(config, tokenizer)
     lines = [*provenance, f"written by jaxrank {__version__}", f"weights sha256 {digest}"]
     return _README.format(
-        library="sentence-transformers" if _is_cross_encoder(config, tokenizer) else "transformers",
+        library="sentence-transformers" if is_cross_encoder else "transformers",
+        tags="- cross-encoder\n" if is_cross_encoder else "",
+        remark="" if is_cross_encoder else _REMARK.format(template=tokenizer.text.template),
         family=config.family,
         name=name,
         count=count,

@@ -20,6 +20,7 @@ from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer
 
 _IDS = ("bos", "eos")  # beside the pad, which transformers' classifiers look for
+_OTHER_IDS = ("cls", "sep")  # ModernBERT's class has its own vocabulary's for those left out
 
 
 def save(
@@ -55,6 +56,8 @@ def save(
     with atomic_folder(folder) as new:
         weights = write_weights(new, tensors)
         token_ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in _IDS}
+        others = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in _OTHER_IDS}
+        token_ids |= {name: value for name, value in others.items() if value is not None}
         pad_token = _choose_pad(tokenizer)
         if pad_token is not None:
             token_ids["pad_token_id"] = tokenizer.convert_tokens_to_ids(pad_token)

@@ -41,6 +41,9 @@ _WORDS = {
 def parse(options: type[Options], program: str, argv: Sequence[str] | None = None) -> Options:
     """Read the command line and its YAML layers into an instance of the dataclass `options`.
 
+    Later layers win over earlier ones, and keys of the command line over all layers, wherever they
+    stand.
+
     Args:
         options: a frozen dataclass; nested dataclasses are sections, tuples take several values.
         program: the module's name, as in `python -m program`.
@@ -53,10 +56,12 @@ def parse(options: type[Options], program: str, argv: Sequence[str] | None = Non
     # Imported late: it takes 0.2 s, which no importer of `run` should pay.
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _layers_first(sys.argv[1:] if argv is None else argv)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=f"python -m {program}", exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file; later ones win.")
+    parser.add_argument(
+        "--config", action="config", help="YAML file; later ones win, other keys win over all."
+    )
     parser.add_class_arguments(options)
     _check_keys(options, arguments)
     try:
@@ -66,6 +71,20 @@ def parse(options: type[Options], program: str, argv: Sequence[str] | None = Non
         raise InputError(_explain(options, str(error))) from None
     fields = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
     return options(**{name: instance[name] for name in fields})
+
+
+def _layers_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with every `--config` in front, since the parser lets the later one win."""
+    layers, others = [], []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--config":
+            layers += [argument, *rest[:1]]
+            del rest[:1]
+        else:
+            (layers if argument.startswith("--config=") else others).append(argument)
+    return [*layers, *others]
 
 
 def as_yaml(options: Any) -> str:

@@ -80,7 +80,7 @@ class Reranker:
         if loaded.fresh:
             raise InputError(
                 f"{source}: holds no trained score head ({', '.join(loaded.fresh)}); "
-                "train one: python -m jaxrank.train --model.init_from"
+                f"train one: python -m jaxrank.train --config RECIPE --model.init_from {source}"
             )
         if loaded.added_tokens:
             raise InputError(
@@ -104,9 +104,16 @@ class Reranker:
 
         Pairs are sorted by length inside, so their order and `batch_size` change no score by more
         than 1e-5 in float32. What did not fit is counted in `truncation`.
+
+        Raises:
+            ValueError: something that is no pair of texts, by its place.
         """
         if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
             raise ValueError("predict takes a list of pairs; for one pair write predict([pair])")
+        for index, pair in enumerate(pairs):
+            is_pair = not isinstance(pair, str) and len(pair) == 2
+            if not is_pair or not all(isinstance(text, str) for text in pair):
+                raise ValueError(f"pairs[{index}]: got {pair!r:.80}; (query, document) is needed")
         if batch_size not in self._scorers:
             self._scorers[batch_size] = Scorer(
                 self.module,
@@ -131,6 +138,8 @@ class Reranker:
         Returns:
             `[{"corpus_id": position in documents, "score": float, "text": only if asked}, ...]`.
         """
+        if isinstance(documents, str):
+            raise ValueError("documents: got one text; a list of texts is needed")
         scores = self.predict([(query, document) for document in documents], batch_size)
         order = np.argsort(-scores, kind="stable")[:top_k]
         rows = order.tolist()
@@ -150,8 +159,9 @@ class Reranker:
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write a Hugging Face folder that `from_pretrained` reads back to the same bits.
 
-        A BERT reranker with the `classification` head and the template `pair` is also read by
-        transformers' AutoModelForSequenceClassification and sentence-transformers' CrossEncoder.
+        A reranker with the `classification` head (of any family that has it) and the template
+        `pair` is also read by transformers' AutoModelForSequenceClassification and
+        sentence-transformers' CrossEncoder.
         """
         return save(
             folder,

@@ -46,8 +46,9 @@ def test_later_layers_win_and_the_command_line_wins_over_all(tmp_path: Path) -> 
     two = write_yaml(tmp_path / "2.yaml", inner={"learning_rate": 2.0, "warmup_steps": 5})
     layers = ["--config", one, "--config", two]
     assert parse(Outer, "p", layers).inner == Inner(2.0, 5)
-    options = parse(Outer, "p", [*layers, "--inner.learning_rate", "3"])
-    assert options == Outer(Path("a"), inner=Inner(3.0, 5))
+    key = ["--inner.learning_rate", "3"]
+    for arguments in ([*layers, *key], [*key, *layers], [*key, f"--config={one}", *layers[2:]]):
+        assert parse(Outer, "p", arguments) == Outer(Path("a"), inner=Inner(3.0, 5))
 
 
 def test_several_values_follow_one_option() -> None:

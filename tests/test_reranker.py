@@ -71,6 +71,16 @@ def test_one_pair_without_a_list_is_refused_with_the_mend(model: jaxrank.Reranke
         model.predict(PAIRS[0])
 
 
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c")])
+def test_what_is_no_pair_of_texts_is_refused_by_its_place(
+    model: jaxrank.Reranker, pair: object
+) -> None:
+    with pytest.raises(ValueError, match=r"pairs\[1\]: got .*\(query, document\) is needed"):
+        model.predict([("a", "b"), pair])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="documents: got one text"):
+        model.rank("a query", "a document")
+
+
 def test_a_saved_folder_loads_to_the_same_scores(model: jaxrank.Reranker, tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "model")
     again = jaxrank.Reranker.from_pretrained(folder)
