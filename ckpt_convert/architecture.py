@@ -23,6 +23,8 @@ class Architecture:
         template: the prompt template of a folder that names none.
         hidden_states: which states transformers returns for a stack of layers; an encoder-decoder
             has two stacks alike.
+        classifier_dropout: rate in the classification head where config.json names none: a number,
+            or the field of our configuration that it equals; None if that head has no dropout.
         refused: transformers' class -> why what it saves is not enough.
     """
 
@@ -31,6 +33,7 @@ class Architecture:
     classes: Mapping[str, str]
     template: str
     hidden_states: HiddenStates
+    classifier_dropout: float | str | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -10,6 +10,7 @@ from ckpt_convert.huggingface import (
     HUGGING_FACE_FIXED,
     HUGGING_FACE_GENERATION,
     HUGGING_FACE_IGNORED,
+    OTHER_HEAD,
 )
 from ckpt_convert.rules import Rule, WeightTable, linear_rules, norm_rules
 
@@ -60,7 +61,6 @@ IGNORED = (
     (r"model\.(encoder|decoder)\.version", "constant"),
 )
 
-_OTHER_HEAD = "head of another kind than the one asked for"
 
 TABLES = {
     "classification": WeightTable(
@@ -70,14 +70,14 @@ TABLES = {
             *linear_rules("head.score", "classification_head.out_proj"),
         ),
         renames=RENAMES,
-        ignored=(*IGNORED, (r"score\..+", _OTHER_HEAD)),
+        ignored=(*IGNORED, (r"score\..+", OTHER_HEAD)),
         may_start_fresh=("head.dense.", "head.score."),
         tied=TIED,
     ),
     "linear": WeightTable(
         rules=(*BACKBONE, *linear_rules("head.score", "score")),
         renames=RENAMES,
-        ignored=(*IGNORED, (r"classification_head\..+", _OTHER_HEAD)),
+        ignored=(*IGNORED, (r"classification_head\..+", OTHER_HEAD)),
         may_start_fresh=("head.score.",),
         tied=TIED,
     ),
@@ -133,4 +133,5 @@ ARCHITECTURE = Architecture(
     {"classification": "BartForSequenceClassification", "linear": "BartModel"},
     template="pair",
     hidden_states="embeddings, layers",
+    classifier_dropout=0.0,
 )

@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from ckpt_convert.architecture import Architecture
 from ckpt_convert.config_format import ConfigFormat
-from ckpt_convert.huggingface import HUGGING_FACE_FIXED, HUGGING_FACE_IGNORED
+from ckpt_convert.huggingface import HUGGING_FACE_FIXED, HUGGING_FACE_IGNORED, OTHER_HEAD
 from ckpt_convert.rules import Rule, WeightTable, linear_rules, norm_rules
 
 _OUR_LAYER = "backbone.layers.stacked"
 _PRETRAINING = "pretraining head, not used for scores"
-_OTHER_HEAD = "head of another kind than the one asked for"
 
 
 def _backbone(prefix: str) -> tuple[Rule, ...]:
@@ -60,7 +59,7 @@ def _tables(
             (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
             (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
         ),
-        ignored=(*ignored, (rf"{pooler}\..+", _OTHER_HEAD), (r"classifier\..+", _OTHER_HEAD)),
+        ignored=(*ignored, (rf"{pooler}\..+", OTHER_HEAD), (r"classifier\..+", OTHER_HEAD)),
         may_start_fresh=("head.score.",),
     )
     classification = replace(
@@ -72,8 +71,8 @@ def _tables(
         ),
         ignored=(
             *ignored,
-            (r"score\..+", _OTHER_HEAD),
-            *(() if dense.startswith(pooler) else ((rf"{pooler}\..+", _OTHER_HEAD),)),
+            (r"score\..+", OTHER_HEAD),
+            *(() if dense.startswith(pooler) else ((rf"{pooler}\..+", OTHER_HEAD),)),
         ),
         may_start_fresh=("head.dense.", "head.score."),
     )
@@ -149,6 +148,7 @@ ARCHITECTURE = Architecture(
     {"classification": "BertForSequenceClassification", "linear": "BertModel"},
     template="pair",
     hidden_states="embeddings, layers",
+    classifier_dropout="hidden_dropout",
 )
 ROBERTA = replace(
     ARCHITECTURE,

@@ -12,6 +12,9 @@ from typing import Any
 
 from jaxrank.errors import InputError
 
+INFINITY = {"__float__": "Infinity"}
+"""What transformers writes for it, since JSON has no such number."""
+
 _LARGEST_SIZE = 1 << 24
 _MOST_LAYERS = 1_000
 _MISSING = object()
@@ -107,7 +110,7 @@ def _read(
                 problems.append(f"{prefix}{their} is missing")
         elif value is not None and value == format.word_for_none:
             fields[our] = None
-        elif fault := _fault(value, our, hints[our], is_size=their in format.sizes):
+        elif fault := _fault(value, our, hints[our]):
             problems.append(f"{prefix}{their} is {_shown(value)}; needed is {fault}")
         else:
             is_number = float in (hints[our], *typing.get_args(hints[our]))
@@ -147,15 +150,15 @@ def _interval(value: Any) -> Any:
     """A list as a tuple, with infinity for what transformers writes in its place."""
     if not isinstance(value, list):
         return value
-    return tuple(float("inf") if end == {"__float__": "Infinity"} else end for end in value)
+    return tuple(float("inf") if end == INFINITY else end for end in value)
 
 
-def _fault(value: Any, our: str, hint: Any, *, is_size: bool) -> str | None:
+def _fault(value: Any, our: str, hint: Any) -> str | None:
     """What the field needs, if the value is not that."""
     types = typing.get_args(hint) or (hint,)
     if typing.get_origin(hint) is tuple:
         is_pair = isinstance(value, tuple) and len(value) == len(types)
-        is_fine = is_pair and not any(_fault(v, our, float, is_size=False) for v in value)
+        is_fine = is_pair and not any(_fault(v, our, float) for v in value)
         return None if is_fine else f"a list of {len(types)} numbers"
     if value is None and type(None) in types:
         return None

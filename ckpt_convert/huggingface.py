@@ -49,3 +49,6 @@ HUGGING_FACE_GENERATION = frozenset(
     }
 )  # fmt: skip
 """How a model that also writes text is asked to: nothing that a score depends on."""
+
+OTHER_HEAD = "head of another kind than the one asked for"
+"""Why a table passes over the tensors of a head that is not its own."""

@@ -1,8 +1,6 @@
 """A model folder or hub id as our configuration, parameters, tokenizer and text settings."""
 
 import dataclasses
-import logging
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +14,23 @@ from ckpt_convert.fresh_parameters import (
     draw_parameters,
     grow_embedding,
 )
+from ckpt_convert.huggingface import OTHER_HEAD
 from ckpt_convert.pickle_files import PICKLE_FILE, PICKLE_INDEX_FILE, opened_weights
 from ckpt_convert.rules import import_weights
 from ckpt_convert.source_config import SourceConfig, read_source_config
+from ckpt_convert.tokenizer_folder import fit_token_types
 from ckpt_convert.weight_files import check_no_adapter, has_safetensors
 from jaxrank.errors import InputError
+from jaxrank.hub import fetch
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 from jaxrank.text.added_tokens import vocabulary_size
-from jaxrank.text.templates import TextConfig, resolve_template
+from jaxrank.text.templates import TextConfig, resolve_template, wordings_of
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 
 _DEFAULT_LENGTH = 512  # the papers'
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_NO_LENGTH = 10**9  # transformers writes 10^30 for a tokenizer that states none
+_STATE_SPACES_TOKENIZER = "EleutherAI/gpt-neox-20b"  # what state-spaces trained its models with
 _TOKENIZER_FILES = ("tokenizer.json", "*_tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 _HUB_FILES = (
     "config.json",
@@ -108,34 +110,32 @@ def load(
     folder = find_folder(source, allow_pickle=allow_pickle)
     network = load_network(folder, head=head, seed=seed, allow_pickle=allow_pickle)
     config = network.source.config
-    loaded_tokenizer = load_tokenizer(tokenizer) if tokenizer else _own_tokenizer(folder)
-    loaded = LoadedModel(
-        config,
-        network.parameters,
-        loaded_tokenizer,
-        default_text(config),
-        notes=network.notes,
-        fresh=network.fresh,
-    )
-    size = vocabulary_size(loaded_tokenizer)
+    notes = network.notes
+    if tokenizer:
+        found = load_tokenizer(tokenizer)
+    else:
+        found, more = _own_tokenizer(folder, network.source)
+        notes += more
+    size = vocabulary_size(found)
     if size > config.backbone.vocab_size:
         raise InputError(
             f"{tokenizer or folder}: the tokenizer has {size} ids, the model's embedding "
             f"{config.backbone.vocab_size} rows; use the tokenizer that the model was trained with"
         )
-    text = text or network.source.text or loaded.text
-    if text is loaded.text and network.source.has_head:
-        # A published classifier was trained on its tokenizer's own pairs, whatever its family.
-        text = dataclasses.replace(text, template="pair")
+    if text is None:
+        text, more = _own_text(network.source, found)
+        notes += more if max_length is None else ()
     if max_length is not None:
         text = dataclasses.replace(text, max_length=max_length)
+    loaded = LoadedModel(config, network.parameters, found, text, notes=notes, fresh=network.fresh)
     return with_text(loaded, text, seed=seed)
 
 
 def with_text(loaded: LoadedModel, text: TextConfig, *, seed: int = 0) -> LoadedModel:
     """The same model, reading its texts in another way.
 
-    Tokens that the template adds to the vocabulary get rows in the embedding, drawn by `seed`.
+    Tokens that the template adds to the vocabulary get rows in the embedding, drawn by `seed`. A
+    model with a single token type is given no others, whatever its tokenizer says.
 
     Raises:
         InputError: the tokenizer cannot express the template, or the model lacks positions.
@@ -144,10 +144,18 @@ def with_text(loaded: LoadedModel, text: TextConfig, *, seed: int = 0) -> Loaded
     most = loaded.config.backbone.max_length
     if most is not None and text.max_length > most:
         raise InputError(f"max_length: got {text.max_length}; this model has {most} positions")
-    config, tokenizer, added = add_template_tokens(loaded.config, loaded.tokenizer, text)
+    tokenizer = fit_token_types(loaded.config, loaded.tokenizer)
+    config, tokenizer, added = add_template_tokens(loaded.config, tokenizer, text)
     PairTokenizer(tokenizer, text)  # refuses what this tokenizer cannot express
+    wording, meant = get_family(config.family).wording, wordings_of(text.template)
+    if meant and wording not in meant:
+        kinds = " and ".join(sorted(meant))
+        note = (
+            f"template {text.template} is worded for {kinds} models; {config.family} is {wording}"
+        )
+        loaded = dataclasses.replace(loaded, notes=(*loaded.notes, note))
     if not added:
-        return dataclasses.replace(loaded, text=text)
+        return dataclasses.replace(loaded, tokenizer=tokenizer, text=text)
     note = f"added to the vocabulary for {text.template}, at random (seed {seed}): "
     return LoadedModel(
         config,
@@ -172,7 +180,7 @@ def load_network(
         table = dataclasses.replace(table, may_start_fresh=())
     if source.has_other_head:
         # On decoders heads of both kinds are called `score`.
-        other = (r"score\..+", "head of another kind than the one asked for")
+        other = (r"score\..+", OTHER_HEAD)
         table = dataclasses.replace(table, ignored=(*table.ignored, other))
     wanted = {path: spec.shape for path, spec in parameter_shapes(config).items()}
     with opened_weights(folder, allow_pickle=allow_pickle) as weights:
@@ -206,37 +214,64 @@ def find_folder(source: str | Path, *, allow_pickle: bool = False) -> Path:
         return folder
     if folder.exists():
         raise InputError(f"{source}: a model folder is needed, this is a file")
-    if not _HUB_ID.fullmatch(str(source)):
-        raise InputError(f"{source}: no such folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import logging as hub_logging
+    folder = fetch(str(source), _HUB_FILES)
+    if allow_pickle and not has_safetensors(folder):
+        fetch(str(source), _HUB_PICKLES)
+    return folder
 
-    hub_logging.set_verbosity(logging.ERROR)
+
+def _own_tokenizer(
+    folder: Path, source: SourceConfig
+) -> tuple[PreTrainedTokenizerFast, tuple[str, ...]]:
+    """The folder's tokenizer, or the one that all models of its publisher use; and a note of it."""
+    if any(True for pattern in _TOKENIZER_FILES for _ in folder.glob(pattern)):
+        return load_tokenizer(folder), ()
+    if source.layout != "state-spaces":
+        raise InputError(f"{folder}: holds no tokenizer; name one with --tokenizer")
     try:
-        folder = Path(snapshot_download(str(source), allow_patterns=list(_HUB_FILES)))
-        if allow_pickle and not has_safetensors(folder):
-            snapshot_download(str(source), allow_patterns=list(_HUB_PICKLES))
-        return folder
-    except Exception as error:  # a dozen kinds: no network, no such id, no access
+        tokenizer = load_tokenizer(_STATE_SPACES_TOKENIZER)
+    except InputError as error:
         raise InputError(
-            f"{source}: no such folder, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}); check the name or the network, or give a local folder"
+            f"{folder}: holds no tokenizer; name one with --tokenizer (state-spaces' models use "
+            f"GPT-NeoX-20B's; {error})"
         ) from None
+    return tokenizer, (f"the folder holds no tokenizer: took {_STATE_SPACES_TOKENIZER}'s",)
 
 
-def _own_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    if not any(True for pattern in _TOKENIZER_FILES for _ in folder.glob(pattern)):
-        raise InputError(
-            f"{folder}: holds no tokenizer; name one with --tokenizer (state-spaces' Mamba models "
-            "use EleutherAI/gpt-neox-20b's)"
-        )
-    return load_tokenizer(folder)
+def _own_text(
+    source: SourceConfig, tokenizer: PreTrainedTokenizerFast
+) -> tuple[TextConfig, tuple[str, ...]]:
+    """What a folder says of its texts, or what its kind of model reads; and a note of a guess.
+
+    A published classifier was trained on its tokenizer's own pairs, whatever its family, and as
+    long as positions and tokenizer allow: sentence-transformers' CrossEncoder takes that length.
+    """
+    if source.text:
+        return source.text, ()
+    if not source.has_head:
+        return default_text(source.config), ()
+    most, stated = source.config.backbone.max_length, tokenizer.model_max_length
+    is_stated = stated < _NO_LENGTH
+    length = stated if is_stated else _DEFAULT_LENGTH
+    text = TextConfig(template="pair", max_length=min(length, most or length))
+    if is_stated or text.max_length == most:
+        return text, ()
+    positions = f"of the model's {most:,}" if most else "though the model sets no limit"
+    return text, (
+        f"pairs are cut at {text.max_length} tokens, {positions}, since the tokenizer states no "
+        "length; --max-length sets another",
+    )
 
 
 def default_text(config: RerankerConfig) -> TextConfig:
-    """Template and budgets of a family where nothing else is said."""
+    """Template and budgets where nothing else is said.
+
+    Transformers' heads read the tokenizer's own pairs, as sentence-transformers gives them to any
+    classifier; with the papers' head the family says.
+    """
     most = config.backbone.max_length or _DEFAULT_LENGTH
-    template = ARCHITECTURES[config.family].template
+    is_linear = config.head == "linear"
+    template = ARCHITECTURES[config.family].template if is_linear else "pair"
     text = TextConfig(template=template, max_length=min(_DEFAULT_LENGTH, most))
     return concrete(text, config)
 

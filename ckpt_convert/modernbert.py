@@ -5,7 +5,7 @@ The canonical names carry the prefix `model.`; files of a bare ModernBertModel d
 
 from ckpt_convert.architecture import Architecture
 from ckpt_convert.config_format import ConfigFormat
-from ckpt_convert.huggingface import HUGGING_FACE_FIXED, HUGGING_FACE_IGNORED
+from ckpt_convert.huggingface import HUGGING_FACE_FIXED, HUGGING_FACE_IGNORED, OTHER_HEAD
 from ckpt_convert.rules import TRANSPOSE, Rule, WeightTable
 
 _THEIR_LAYER = "model.layers.{layer}"
@@ -28,7 +28,6 @@ BACKBONE = (
 RENAMES = ((r"^(embeddings|layers|final_norm)\.", r"model.\1."),)
 
 _LANGUAGE_MODEL = (r"decoder\.(weight|bias)", "language-model head, not used for scores")
-_OTHER_HEAD = "head of another kind than the one asked for"
 
 TABLES = {
     # The language model's `head` is this class's too, and a classifier that starts from one has it.
@@ -41,7 +40,7 @@ TABLES = {
             Rule("head.score.bias", "classifier.bias"),
         ),
         renames=RENAMES,
-        ignored=(_LANGUAGE_MODEL, (r"score\..+", _OTHER_HEAD)),
+        ignored=(_LANGUAGE_MODEL, (r"score\..+", OTHER_HEAD)),
         may_start_fresh=("head.dense.", "head.norm.", "head.score."),
     ),
     "linear": WeightTable(
@@ -51,7 +50,7 @@ TABLES = {
             Rule("head.score.bias", "score.bias"),
         ),
         renames=RENAMES,
-        ignored=(_LANGUAGE_MODEL, (r"(head|classifier)\..+", _OTHER_HEAD)),
+        ignored=(_LANGUAGE_MODEL, (r"(head|classifier)\..+", OTHER_HEAD)),
         may_start_fresh=("head.score.",),
     ),
 }
@@ -117,4 +116,5 @@ ARCHITECTURE = Architecture(
     {"classification": "ModernBertForSequenceClassification", "linear": "ModernBertModel"},
     template="pair",
     hidden_states="embeddings, inner layers, final norm",
+    classifier_dropout=0.0,
 )

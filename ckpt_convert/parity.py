@@ -216,19 +216,9 @@ def _torch_forward(weights: Weights, loaded: LoadedModel) -> Forward:
     reranker = TorchReranker.from_folder(weights.folder, loaded.config, loaded.parameters)
     import torch
 
-    config = reranker.model.config
-    pad_token_id = config.pad_token_id
-
     @torch.no_grad()
     def run(batch: dict[str, np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-        # Classifiers on decoders find a text's end by the pad that their config names. Where it
-        # names none, any token will do that no text holds.
-        ids, mask = batch["input_ids"], batch["mask"]
-        pad = pad_token_id
-        if pad is None:
-            pad = int(np.setdiff1d(np.arange(ids.size + 1), ids[mask])[0])
-            config.pad_token_id = pad
-        states, scores = reranker({**batch, "input_ids": np.where(mask, ids, pad)})
+        states, scores = reranker(batch)
         return [state.numpy() for state in states], scores.numpy()
 
     return run

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ckpt_convert.name_lists import by_reason, describe, fold
 from jaxrank.errors import InputError
 
 Shape = tuple[int, ...]
@@ -124,8 +125,8 @@ def import_weights(
         where: the checkpoint, for the error.
 
     Raises:
-        InputError: one line that lists all missing, unused and twice-filled names and all wrong
-            shapes; or names two tied tensors that differ.
+        InputError: one line that counts and names the missing, unused and twice-filled tensors
+            and the wrong shapes; or names two tied tensors that differ.
     """
     sources, twice = _canonical_names(table, shapes)
     tied = _merge_tied(table, sources)
@@ -146,7 +147,7 @@ def import_weights(
         plan[rule.ours] = rule, [unused.pop(name) for name in needed if name in unused]
     problems["not used"] = sorted(unused.values())
     if any(problems.values()):
-        raise InputError(f"{where}: {_describe(problems)}; the weights must fit config.json")
+        raise InputError(f"{where}: {describe(problems)}; the weights must fit config.json")
     _check_tied(tied, shapes, read, where)
     return Imported(
         parameters={
@@ -154,7 +155,7 @@ def import_weights(
             for path, (rule, names) in plan.items()
         },
         missing=tuple(path for path in wanted if path.startswith(fresh)),
-        ignored=tuple(sorted({f"{why}: {_fold(names)}" for why, names in _by(ignored).items()})),
+        ignored=tuple(sorted(f"{why}: {fold(names)}" for why, names in by_reason(ignored).items())),
     )
 
 
@@ -275,32 +276,3 @@ def _copy(source: np.ndarray, target: np.ndarray) -> None:
         return
     for start in range(0, source.shape[1], _STRIP):
         target[:, start : start + _STRIP] = source[:, start : start + _STRIP]
-
-
-def _describe(problems: Mapping[str, list[str]]) -> str:
-    parts = []
-    for what, names in problems.items():
-        if names:
-            listed = "; ".join(names) if what in ("wrong shape", "filled twice") else _fold(names)
-            parts.append(f"{len(names)} {what}: {listed}")
-    return "; ".join(parts)
-
-
-def _fold(names: Iterable[str]) -> str:
-    """Names in one line, those that differ by one layer number only written once: `a.{0,1}.b`."""
-    layers: dict[tuple[str, str], list[str]] = {}
-    for name in names:
-        match = re.search(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", name)
-        start, end = match.span() if match else (len(name), len(name))
-        layers.setdefault((name[:start], name[end:]), []).append(name[start:end])
-    return ", ".join(
-        before + (numbers[0] if len(numbers) == 1 else "{" + ",".join(numbers) + "}") + after
-        for (before, after), numbers in layers.items()
-    )
-
-
-def _by(reasons: Mapping[str, str]) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for name, why in reasons.items():
-        names.setdefault(why, []).append(name)
-    return names

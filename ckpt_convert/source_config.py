@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from ckpt_convert import mamba, mamba2
 from ckpt_convert.architecture import Architecture
 from ckpt_convert.architectures import ARCHITECTURES
-from ckpt_convert.config_format import read_config, write_config
+from ckpt_convert.config_format import INFINITY, read_config, write_config
 from ckpt_convert.huggingface import HUGGING_FACE_REFUSED
 from jaxrank.errors import InputError
 from jaxrank.files import read_json
@@ -105,8 +105,9 @@ def write_source_config(
         **write_config(architecture.config, config.backbone),
     }
     if config.head == "classification":
+        if architecture.classifier_dropout is not None:
+            attributes["classifier_dropout"] = config.head_dropout
         attributes |= {
-            "classifier_dropout": config.head_dropout,
             "id2label": {"0": "LABEL_0"},
             "label2id": {"LABEL_0": 0},
             "sentence_transformers": {"activation_fn": _IDENTITY},
@@ -119,7 +120,17 @@ def write_source_config(
         "has_trained_head": has_trained_head,
         **dataclasses.asdict(text),
     }
-    return json.dumps(attributes, indent=2, sort_keys=True) + "\n"
+    strict = _without_infinity(attributes)
+    return json.dumps(strict, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _without_infinity(value: Any) -> Any:
+    """The value with what transformers writes for infinity, which JSON has not."""
+    if isinstance(value, dict):
+        return {name: _without_infinity(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(inner) for inner in value]
+    return INFINITY if value == float("inf") else value
 
 
 def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None) -> SourceConfig:
@@ -128,7 +139,7 @@ def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None)
             raise InputError(f"{path}: {name}: {why}")
     family = attributes.get("model_type")
     if not isinstance(family, str) or family not in ARCHITECTURES:
-        nearest = get_close_matches(str(family), ARCHITECTURES, n=1)
+        nearest = get_close_matches(str(family), ARCHITECTURES, n=1, cutoff=0.75)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
         raise InputError(
             f"{path}: model_type is {str(family)[:80]!r}; supported are "
@@ -144,11 +155,13 @@ def _read_hugging_face(path: Path, attributes: dict[str, Any], head: str | None)
     backbone = read_config(architecture.config, attributes, config_class, where=str(path))
     dropout = ours.get("head_dropout", attributes.get("classifier_dropout"))
     if dropout is None:
-        dropout = attributes.get("hidden_dropout_prob", 0.1)
+        dropout = _default_dropout(architecture, backbone, head)
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise InputError(
             f"{path}: classifier_dropout is {dropout!r:.80}; needed is a number in [0, 1)"
         )
+    if head == "classification" and architecture.classifier_dropout is None and not ours:
+        dropout = 0.0  # GPT-NeoX's config.json names the rate of a class for tokens
     return SourceConfig(
         config=RerankerConfig(family, backbone, head, float(dropout)),
         text=_text(path, ours) if ours else None,
@@ -220,6 +233,14 @@ def _stored_head(
 def _default_head(architecture: Architecture) -> str:
     """The one that PyTorch can read back, where there is one."""
     return "classification" if "classification" in architecture.classes else "linear"
+
+
+def _default_dropout(architecture: Architecture, backbone: Any, head: HeadName) -> float:
+    """In the head of a folder that names no rate: transformers' own, or the papers'."""
+    rate = architecture.classifier_dropout
+    if isinstance(rate, str):
+        return float(getattr(backbone, rate))
+    return RerankerConfig.head_dropout if head == "linear" else rate or 0.0
 
 
 def _known_head(head: str, family: str, *, where: str) -> HeadName:

@@ -10,6 +10,7 @@ from ckpt_convert.huggingface import (
     HUGGING_FACE_FIXED,
     HUGGING_FACE_GENERATION,
     HUGGING_FACE_IGNORED,
+    OTHER_HEAD,
 )
 from ckpt_convert.rules import TRANSPOSE, Rule, WeightTable
 
@@ -72,8 +73,6 @@ IGNORED = (
     ),
 )
 
-_OTHER_HEAD = "head of another kind than the one asked for"
-
 
 def _head(ours: str, theirs: str) -> tuple[Rule, Rule]:
     return _linear(ours, theirs), Rule(f"{ours}.bias", f"{theirs}.bias")
@@ -87,14 +86,14 @@ TABLES = {
             *_head("head.score", "classification_head.out_proj"),
         ),
         renames=RENAMES,
-        ignored=(*IGNORED, (r"score\..+", _OTHER_HEAD)),
+        ignored=(*IGNORED, (r"score\..+", OTHER_HEAD)),
         may_start_fresh=("head.dense.", "head.score."),
         tied=TIED,
     ),
     "linear": WeightTable(
         rules=(*BACKBONE, *_head("head.score", "score")),
         renames=RENAMES,
-        ignored=(*IGNORED, (r"classification_head\..+", _OTHER_HEAD)),
+        ignored=(*IGNORED, (r"classification_head\..+", OTHER_HEAD)),
         may_start_fresh=("head.score.",),
         tied=TIED,
     ),
@@ -139,5 +138,6 @@ ARCHITECTURE = Architecture(
     {"classification": "T5ForSequenceClassification", "linear": "T5Model"},
     template="pair",
     hidden_states="embeddings, inner layers, final norm",
+    classifier_dropout=0.0,
     refused={"T5EncoderModel": _ENCODER_ALONE, "T5ForTokenClassification": _ENCODER_ALONE},
 )

@@ -1,4 +1,4 @@
-"""A tokenizer as the files that transformers and we read back to the same ids."""
+"""A tokenizer fitted to its model, and as files that transformers and we read to the same ids."""
 
 import copy
 import json
@@ -6,7 +6,26 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from jaxrank.models.module import RerankerConfig
+
+_TYPES = "token_type_ids"
 _ROLES = ("bos", "eos", "unk", "sep", "cls", "mask")
+
+
+def fit_token_types(
+    config: RerankerConfig, tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedTokenizerFast:
+    """The tokenizer, or a copy that gives no token types where the model knows only type 0.
+
+    RoBERTa and XLM-RoBERTa were trained on type 0 throughout; a tokenizer.json beside them that
+    types a second text 1 would have the model look up a row that is not there.
+    """
+    has_one = getattr(config.backbone, "type_vocab_size", None) == 1
+    if not has_one or _TYPES not in tokenizer.model_input_names:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != _TYPES]
+    return tokenizer
 
 
 def write_tokenizer(

@@ -48,12 +48,17 @@ class TorchReranker:
         cls, folder: Path, config: RerankerConfig, parameters: Mapping[str, np.ndarray]
     ) -> "TorchReranker":
         """Read the folder as PyTorch users do; take from `parameters` only a head that it lacks."""
+        has_head = read_source_config(folder, head=config.head).has_head
         with quiet_transformers():
-            model = _read_model(folder, config, parameters)
+            model = _read_model(folder, config, parameters, has_head=has_head)
         if config.head == "classification":
             return cls(model, config)
-        head = (parameters["head.score.kernel"], parameters["head.score.bias"])
-        return cls(model, config, head)
+        if not has_head:
+            return cls(
+                model, config, (parameters["head.score.kernel"], parameters["head.score.bias"])
+            )
+        weights = open_weights(folder)
+        return cls(model, config, (weights.read("score.weight").T, weights.read("score.bias")))
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> tuple[tuple[Any, ...], Any]:
         """Hidden states, each (B, L, D), and scores (B,) of a batch as `pad_pairs` makes it."""
@@ -71,9 +76,10 @@ class TorchReranker:
         if self.config.backbone.decoder_layers is not None and self.score is not None:
             start = self.config.backbone.decoder_start_token_id
             inputs["decoder_input_ids"] = torch.full((len(mask), 1), start)
-        if family.wording == "decoder" and self.score is None:
-            # Transformers' classifiers on decoders know the end of a text only by what is no pad:
-            # pad with an id that no text of the batch holds, whatever config.json names.
+        if self.score is None:
+            # Transformers' classifiers find the end of a text by the token: on decoders it is the
+            # last that is no pad, on encoder-decoders the last end. So pad with an id that no text
+            # of the batch holds, whatever config.json names.
             ids = inputs["input_ids"]
             pad = min(set(range(ids.numel() + 1)) - set(ids[mask].tolist()))
             inputs["input_ids"] = torch.where(mask, ids, pad)
@@ -92,7 +98,9 @@ class TorchReranker:
         return states, self.score(hidden[rows, place].float())[:, 0]
 
 
-def _read_model(folder: Path, config: RerankerConfig, parameters: Mapping[str, np.ndarray]) -> Any:
+def _read_model(
+    folder: Path, config: RerankerConfig, parameters: Mapping[str, np.ndarray], *, has_head: bool
+) -> Any:
     try:
         import torch
     except ImportError:
@@ -116,11 +124,11 @@ def _read_model(folder: Path, config: RerankerConfig, parameters: Mapping[str, n
     model = model_class.from_pretrained(
         folder, num_labels=1, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
-    # A head that the folder lacks started at random, differently on each side: take ours. (And
-    # ours of any `score`, as a decoder's heads of both kinds are called.)
+    # A head that the folder lacks started at random, differently on each side: take ours. (On
+    # decoders a folder's `score` may be a head of the other kind, which we do not take either.)
     exported = export_weights(table, parameters)
-    lacking = {n: a for n, a in exported.items() if n not in names or n.startswith("score.")}
-    fresh = {n: torch.tensor(a) for n, a in lacking.items()}
+    taken = {name for name in names if has_head or not name.startswith("score.")}
+    fresh = {name: torch.tensor(a) for name, a in exported.items() if name not in taken}
     model.load_state_dict(fresh, strict=False)
     return model
 

@@ -75,7 +75,8 @@ def parse(options: type[Options], program: str, argv: Sequence[str] | None = Non
 
 def _layers_first(arguments: Sequence[str]) -> list[str]:
     """The arguments with every `--config` in front, since the parser lets the later one win."""
-    layers, others = [], []
+    layers: list[str] = []
+    others: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)

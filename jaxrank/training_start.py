@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ckpt_convert.fresh_parameters import add_template_tokens
 from ckpt_convert.load import default_text, load, with_text
+from ckpt_convert.tokenizer_folder import fit_token_types
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, init_module
 from jaxrank.text.added_tokens import vocabulary_size
@@ -52,7 +53,7 @@ def load_start(recipe: Recipe) -> Start:
     }
     if model.init_from is None:
         config = random_architecture(model)
-        tokenizer = load_tokenizer(str(model.tokenizer))
+        tokenizer = fit_token_types(config, load_tokenizer(str(model.tokenizer)))
         check_vocabulary(config, vocabulary_size(tokenizer))
         text, evaluation_text = _texts(recipe, default_text(config), config)
         config, tokenizer, _ = add_template_tokens(config, tokenizer, text)

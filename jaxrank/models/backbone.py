@@ -8,7 +8,7 @@ published sizes.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, get_origin, runtime_checkable
 
 from jaxrank.errors import InputError
 from jaxrank.shapes import Array, Bool, Float, Int, Key
@@ -106,19 +106,25 @@ class Family:
 def check_config(config: Any) -> None:
     """Raise InputError unless sizes are positive, rates below 1 and the rest at least 0.
 
-    A field whose value is not a number (a flag, None) is left to the config's own checks.
+    The base and the factor of rotary turns must be above 0, a word one of its field's. Other values
+    that are no numbers (a flag, None) are left to the config's own checks.
     """
     for entry in fields(config):
         value = getattr(config, entry.name)
+        where = f"{type(config).__name__}: {entry.name} is {value!r}"
+        if get_origin(entry.type) is Literal and value not in get_args(entry.type):
+            words = ", ".join(map(repr, get_args(entry.type)))
+            raise InputError(f"{where}; known are {words}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        where = f"{type(config).__name__}: {entry.name} is {value}"
         if isinstance(value, int) and entry.type in (int, "int", int | None, "int | None"):
             least = 0 if entry.name.endswith("_token_id") else 1
             if value < least:
                 raise InputError(f"{where}; it must be at least {least}")
         elif not 0 <= value < float("inf"):
             raise InputError(f"{where}; it must be a finite number of at least 0")
+        elif entry.name.endswith(("rotary_base", "rotary_factor")) and value == 0:
+            raise InputError(f"{where}; it must be above 0")
         elif entry.name.endswith("dropout") and value >= 1:
             raise InputError(f"{where}; a dropout rate is below 1")
 

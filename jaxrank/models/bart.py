@@ -38,7 +38,11 @@ POSITION_OFFSET = 2  # Position 0 is row 2, in fairseq the first id behind the p
 
 @dataclass(frozen=True)
 class BartConfig(EncoderDecoderConfig):
-    """Sizes and constants of a BART; the defaults are facebook/bart-base."""
+    """Sizes and constants of a BART.
+
+    The default sizes are facebook/bart-base's; the two rates of 0 are what a configuration means
+    that leaves them out, which the published ones do not.
+    """
 
     vocab_size: int = 50265
     """Rows of the token table; the default is RoBERTa's vocabulary."""
@@ -64,11 +68,11 @@ class BartConfig(EncoderDecoderConfig):
     dropout: float = 0.1
     """Rate after the embeddings and before each residual sum, in training only; as published."""
 
-    attention_dropout: float = 0.1
-    """Rate on the attention probabilities, in training only; as published."""
+    attention_dropout: float = 0.0
+    """Rate on the attention probabilities, in training only; 0.1 in the published models."""
 
-    activation_dropout: float = 0.1
-    """Rate on the inner activations, in training only; as published."""
+    activation_dropout: float = 0.0
+    """Rate on the inner activations, in training only; 0.1 in the published models."""
 
     initializer_range: float = 0.02
     """Standard deviation of random weights at the start; as published."""
@@ -243,7 +247,7 @@ def _norm(config: BartConfig, *, dtype: DTypeLike) -> LayerNorm:
     return LayerNorm(config.hidden_size, epsilon=1e-5, dtype=dtype)
 
 
-BASE = BartConfig()
+BASE = BartConfig(attention_dropout=0.1, activation_dropout=0.1)
 PRESETS = {
     "bart-tiny": replace(
         BASE,

@@ -187,8 +187,9 @@ class BertEmbeddings(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Embed the tokens; a `key` turns dropout on."""
-        # The same positions as in transformers, which counts the tokens that are not pads: padding
-        # is on the right, and what padded positions hold does not matter.
+        # Transformers' RoBERTa counts the tokens that are not pads. Padding is on the right, so its
+        # positions are these, but in a text that itself holds the pad's literal (`<pad>`): there
+        # transformers gives that token the pad's row and all later ones the row before ours.
         positions_LD = self.position(self.first_position + jnp.arange(input_ids.shape[1]))
         hidden = self.token(input_ids) + self.token_type(token_type_ids) + positions_LD[None]
         return dropout(self.norm(hidden), self.dropout_rate, key)

@@ -4,7 +4,6 @@ Embed the tokens, apply layers in which a token sees itself and those before it,
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from flax import nnx
@@ -15,8 +14,16 @@ from jaxrank.models.layers import split_key
 from jaxrank.models.stack import LayerStack
 from jaxrank.shapes import Array, Bool, Float, Int, Key
 
-classification_head = partial(LinearHead, pooling="last", use_bias=False)
-"""The head of transformers' classifiers on decoders, which score the last token."""
+
+def classification_head(
+    config: BackboneConfig, *, dropout_rate: float, rngs: nnx.Rngs
+) -> LinearHead:
+    """The head of transformers' classifiers on decoders, which score the last token.
+
+    They have no dropout there, so the rate is not used.
+    """
+    del dropout_rate
+    return LinearHead(config, pooling="last", dropout_rate=0.0, use_bias=False, rngs=rngs)
 
 
 class CausalDecoder(nnx.Module):

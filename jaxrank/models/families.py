@@ -33,6 +33,6 @@ def get_family(name: str) -> Family:
     """The family of that name; InputError naming the nearest one if there is none."""
     if name in FAMILIES:
         return FAMILIES[name]
-    nearest = get_close_matches(name, FAMILIES, n=1)
+    nearest = get_close_matches(name, FAMILIES, n=1, cutoff=0.75)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise InputError(f"family: {name!r} is unknown; known are {', '.join(FAMILIES)}{hint}")

@@ -40,7 +40,8 @@ def pool(
 class LinearHead(nnx.Module):
     """Dropout and one linear layer: with a bias the head of both papers' rerankers.
 
-    Without bias and dropout, at the last token, that of transformers' classifiers on decoders.
+    Without bias, at the last token and with a dropout rate of 0, that of transformers' classifiers
+    on decoders (`causal.classification_head`).
     """
 
     def __init__(

@@ -102,6 +102,12 @@ class LlamaConfig(BackboneConfig):
         if self.rotary_scaling == "llama3" and None in self._stretch().values():
             names = ", ".join(f"rotary_{name}" for name in self._stretch())
             raise InputError(f"LlamaConfig: rotary_scaling is 'llama3', which needs {names}")
+        low, high = self.rotary_low_frequency_factor, self.rotary_high_frequency_factor
+        if low is not None and high is not None and low >= high:
+            raise InputError(
+                f"LlamaConfig: rotary_low_frequency_factor is {low}; it must be below "
+                f"rotary_high_frequency_factor ({high})"
+            )
 
     @property
     def max_length(self) -> int:

@@ -4,7 +4,8 @@ Warner et al., 2024, arXiv 2412.13663. Matches transformers' ModernBertModel, an
 classification head ModernBertForSequenceClassification with one label: normalisation before each
 part, rotary positions with a base of their own for each kind of layer, GeGLU, and no biases but
 that of the score. What differs between layers, the kind and the first one's missing normalisation,
-goes through the scan over the layers as values.
+goes through the scan over the layers as values. Texts of a batch are padded to one length; they are
+not packed into one sequence, yet.
 """
 
 from dataclasses import dataclass, replace

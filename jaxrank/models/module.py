@@ -38,7 +38,8 @@ class RerankerConfig:
     `classification` is the head of transformers' own class, so PyTorch can read the model."""
 
     head_dropout: float = 0.1
-    """Dropout rate in the head, in training only; 0.1 as in the papers' code and in BERT."""
+    """Dropout rate in the head, in training only; 0.1 as in the papers' code and in BERT. The
+    `classification` head of decoders, one linear layer, has no dropout whatever stands here."""
 
     def __post_init__(self) -> None:
         family = get_family(self.family)

@@ -45,7 +45,7 @@ def attention(
         bias: added to the scaled scores; the first axis is 1 or B.
         is_causal: position t attends to keys up to t.
         window: position t attends to keys from t - window to t + window. An array, say another one
-            for each layer of a scan, is for "xla" alone.
+            for each layer of a scan, and a window without `is_causal` are for "xla" alone.
         scale: 1 / sqrt(K) if None.
         dropout_rate, dropout_key: no key, no dropout.
         implementation: "xla", "cudnn" (NVIDIA GPU; float16 or bfloat16), or "auto": "cudnn" where
@@ -60,7 +60,7 @@ def attention(
     check_implementation("attention", implementation, ["xla", "cudnn"])
     if dropout_key is None:
         dropout_rate = 0.0
-    obstacle = _cudnn_obstacle(query, key, mask, bias, window, dropout_rate)
+    obstacle = _cudnn_obstacle(query, key, mask, bias, is_causal, window, dropout_rate)
     if implementation == "cudnn" and obstacle:
         raise ValueError(f"attention: implementation 'cudnn' came, but {obstacle}")
     if implementation == "auto":
@@ -113,6 +113,7 @@ def _cudnn_obstacle(
     key: jax.Array,
     mask: jax.Array | None,
     bias: jax.Array | None,
+    is_causal: bool,
     window: int | jax.Array | None,
     dropout_rate: float,
 ) -> str | None:
@@ -121,6 +122,8 @@ def _cudnn_obstacle(
         return "it has no attention dropout; set the rate to 0 or take 'xla'"
     if isinstance(window, jax.Array):
         return "it needs a window that is a plain number, known at compilation"
+    if window is not None and not is_causal:
+        return "its window looks back alone, so it needs is_causal"
     if jax.default_backend() != "gpu":
         return f"it needs an NVIDIA GPU, and this is {jax.default_backend()}"
     try:

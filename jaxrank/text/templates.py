@@ -172,6 +172,16 @@ WORDINGS: dict[str, dict[Wording, str]] = {
 """Names that stand for several templates: one for each kind of model."""
 
 
+def wordings_of(template: str) -> set[Wording]:
+    """The kinds of models that a template is worded for; none for `pair`, which suits all."""
+    return {
+        wording
+        for group in WORDINGS.values()
+        for wording, name in group.items()
+        if name == template
+    }
+
+
 def resolve_template(name: str, *, wording: Wording) -> str:
     """The name of the one template that `name` means for a model that reads `wording`.
 

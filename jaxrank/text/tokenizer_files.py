@@ -5,7 +5,8 @@ tokenizer are read, and of its settings only the special tokens, `model_max_leng
 `model_input_names`.
 """
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
 
 from jaxrank.errors import InputError
 from jaxrank.files import read_json, read_lines
+from jaxrank.hub import fetch
 from jaxrank.text.sentencepiece import read_sentencepiece
 
 _ROLES = (
@@ -67,7 +69,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     path = Path(source)
     if path.is_file():
         return _from_json(path)
-    folder = path if path.is_dir() else _download(str(source))
+    folder = path if path.is_dir() else fetch(str(source), _FILES)
     files = sorted(folder.glob("*_tokenizer.json"))
     if (folder / "tokenizer.json").exists():
         return _from_json(folder / "tokenizer.json")
@@ -86,10 +88,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
 
 def _from_json(path: Path) -> PreTrainedTokenizerFast:
-    try:
+    with _readable(path):
         backend = Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises bare Exception
-        raise InputError(f"{path}: not a readable tokenizer file ({error})") from None
     backend.no_truncation()
     backend.no_padding()
     settings = _settings(path.parent)
@@ -104,7 +104,8 @@ def _from_json(path: Path) -> PreTrainedTokenizerFast:
     if has_types and "model_input_names" not in settings:
         # A generic tokenizer class leaves out BERT's token types unless it is told of them.
         settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
+    with _readable(path):
+        return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
 
 
 def _from_word_pieces(path: Path) -> PreTrainedTokenizerFast:
@@ -115,7 +116,9 @@ def _from_word_pieces(path: Path) -> PreTrainedTokenizerFast:
     if missing:
         raise InputError(f"{path}: not a BERT vocabulary, it lacks {', '.join(missing)}")
     is_cased = any(piece != piece.lower() for piece in pieces if not piece.startswith("["))
-    return BertTokenizer(vocab=vocabulary, do_lower_case=not is_cased, **_settings(path.parent))
+    settings = _settings(path.parent)
+    with _readable(path):
+        return BertTokenizer(vocab=vocabulary, do_lower_case=not is_cased, **settings)
 
 
 def _from_merges(folder: Path) -> PreTrainedTokenizerFast:
@@ -137,8 +140,12 @@ def _from_merges(folder: Path) -> PreTrainedTokenizerFast:
             f"{folder / 'vocab.json'}: neither RoBERTa's or OPT's vocabulary nor GPT-2's; save "
             "the tokenizer as tokenizer.json"
         )
+    merges = [line for _, line in read_lines(folder / "merges.txt") if line.strip()]
+    if all(line.startswith("#version") for line in merges):
+        raise InputError(f"{folder / 'merges.txt'}: holds no merges; every text would be letters")
     files = {"vocab": str(folder / "vocab.json"), "merges": str(folder / "merges.txt")}
-    return kind(**files, **settings)
+    with _readable(f"{files['vocab']} with merges.txt"):
+        return kind(**files, **settings)
 
 
 def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
@@ -147,12 +154,24 @@ def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
     if [text for text, _ in pieces[:3]] != ["<pad>", "</s>", "<unk>"]:
         raise InputError(f"{path}: not T5's pieces; save the tokenizer as tokenizer.json")
     sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(_SENTINELS))]
-    return T5Tokenizer(
-        vocab=[*pieces, *sentinels],
-        extra_ids=_SENTINELS,
-        _spm_precompiled_charsmap=charsmap,
-        **_settings(path.parent),
-    )
+    settings = _settings(path.parent)
+    with _readable(path):
+        return T5Tokenizer(
+            vocab=[*pieces, *sentinels],
+            extra_ids=_SENTINELS,
+            _spm_precompiled_charsmap=charsmap,
+            **settings,
+        )
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    """Turn whatever a tokenizer's constructor raises into one line; Rust raises bare Exception."""
+    try:
+        yield
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{path}: not a readable tokenizer ({first_line:.200})") from None
 
 
 def _model_type(folder: Path) -> str | None:
@@ -178,26 +197,9 @@ def _settings(folder: Path) -> dict[str, Any]:
             if content is not None:
                 settings[role] = content
         length = given.get("model_max_length")
-        if isinstance(length, int) and 0 < length < 10**9:
+        if type(length) is int and 0 < length < 10**9:  # 10^30 stands for none
             settings["model_max_length"] = length
         names = given.get("model_input_names")
         if isinstance(names, list) and all(name in _INPUT_NAMES for name in names):
             settings["model_input_names"] = names
     return settings
-
-
-def _download(source: str) -> Path:
-    """The hub's tokenizer files of `source`, or the local copy of an earlier download."""
-    if source.count("/") > 1 or source.startswith((".", "/", "~")):
-        raise InputError(f"{source}: no such folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import logging as hub_logging
-
-    hub_logging.set_verbosity(logging.ERROR)
-    try:
-        return Path(snapshot_download(source, allow_patterns=list(_FILES)))
-    except Exception as error:  # a dozen kinds: no network, no such id, no access
-        raise InputError(
-            f"{source}: no such folder, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}); check the name or the network, or give a local folder"
-        ) from None

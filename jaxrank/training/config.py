@@ -192,7 +192,8 @@ class TrainingConfig:
 
     remat: bool = False
     """Keep only each layer's input for the backward pass, which computes the rest again: less
-    memory, more time. (BERT without it keeps the results of linear layers only.)"""
+    memory, more time. (Without it all but the state-space models keep the results of linear layers
+    only.)"""
 
     unroll: int = 1
     """Layers that are compiled as one piece: more is faster to run and slower to compile."""

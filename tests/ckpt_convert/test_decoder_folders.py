@@ -299,13 +299,30 @@ def test_a_new_linear_head_starts_on_a_classifier(family: str, labels: int, tmp_
 
 
 @pytest.mark.parametrize(
-    ("kind", "template"), [("ForSequenceClassification", "pair"), ("ForCausalLM", "paper-decoder")]
+    ("kind", "head", "template"),
+    [
+        ("ForSequenceClassification", None, "pair"),
+        ("ForCausalLM", "classification", "pair"),
+        ("ForCausalLM", "linear", "paper-decoder"),
+    ],
 )
-def test_a_published_classifier_reads_its_tokenizers_own_pairs(
-    kind: str, template: str, tmp_path: Path, neox_tokenizer_folder: Path
+def test_a_classifier_reads_its_tokenizers_own_pairs(
+    kind: str, head: str | None, template: str, tmp_path: Path, neox_tokenizer_folder: Path
 ):
     folder = write_small(tmp_path, "gpt_neox", kind, vocab_size=50277)
-    assert load(folder, tokenizer=neox_tokenizer_folder).text.template == template
+    loaded = load(folder, tokenizer=neox_tokenizer_folder, head=head)
+    assert loaded.text.template == template
+
+
+def test_a_template_for_another_kind_of_model_is_remarked_on(
+    tmp_path: Path, bert_tokenizer_folder: Path
+):
+    folder = write_small(tmp_path, "gpt_neox", "ForCausalLM", vocab_size=50277)
+    text = TextConfig("paper-encoder", max_length=64, query_length=24)
+    loaded = load(folder, tokenizer=bert_tokenizer_folder, text=text)
+    assert any("is worded for encoder models; gpt_neox is decoder" in n for n in loaded.notes)
+    own = load(folder, tokenizer=bert_tokenizer_folder, text=TextConfig("pair"), max_length=64)
+    assert not any("is worded for" in note for note in own.notes)
 
 
 def make_folder(folder: Path, kind: str, *, head: Any, template: str) -> Path:
@@ -346,6 +363,30 @@ def test_transformers_scores_the_end_of_a_text_in_a_padded_batch(kind: str, tmp_
     ours = reranker.predict(pairs)
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     assert np.ptp(ours) > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["gpt-neox-20b", "opt", "llama"])
+def test_a_wrong_head_of_a_decoder_fails_the_certificate(kind: str, tmp_path: Path):
+    folder = make_folder(tmp_path / "model", kind, head="classification", template="paper-decoder")
+    pairs = [("what is it?", "glaucoma"), ("and this?", "a longer text on the pressure of an eye")]
+    loaded = load(folder)
+    assert certify(folder, loaded, pairs).has_passed
+    loaded.parameters["head.score.kernel"] *= 1.01
+    certificate = certify(folder, loaded, pairs)
+    assert not certificate.has_passed
+    assert certificate.scores.max_relative > 5e-3
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("linear", "classification"), ("linear", "linear")])
+def test_a_decoders_own_linear_head_is_compared_and_one_of_the_other_kind_is_not(
+    stored: str, asked: str, tmp_path: Path
+):
+    folder = make_folder(tmp_path / "model", "opt", head=stored, template="paper-decoder")
+    pairs = [("what is it?", "glaucoma"), ("and this?", "a longer text on the pressure of an eye")]
+    loaded = load(folder, head=asked)
+    assert certify(folder, loaded, pairs).has_passed
+    loaded.parameters["head.score.kernel"] *= 1.01
+    assert certify(folder, loaded, pairs).has_passed == (asked != stored)
 
 
 @pytest.mark.parametrize("pad", [None, "the end of a text"])

@@ -1,16 +1,31 @@
 import json
+import shutil
 from pathlib import Path
 
+import huggingface_hub
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertForSequenceClassification, BertModel, MambaModel
+from sentence_transformers import CrossEncoder
+from transformers import (
+    BertForSequenceClassification,
+    BertModel,
+    MambaModel,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
 
-from ckpt_convert.load import LoadedModel, load
+from ckpt_convert.load import LoadedModel, load, with_text
 from ckpt_convert.save import save
 from jaxrank.errors import InputError
+from jaxrank.models.module import build_module
+from jaxrank.text.added_tokens import vocabulary_size
 from jaxrank.text.templates import TextConfig
+from jaxrank.text.tokenize import PairTokenizer, load_tokenizer, pad_pairs
+from tests.ckpt_convert.conftest import randomise
+from tests.tokenizer_builders import tokenizer_folder
 
 
 def save_again(loaded: LoadedModel, folder: Path, **options) -> Path:
@@ -147,7 +162,7 @@ def test_half_precision_weights_load_as_float32(checkpoint):
         np.testing.assert_allclose(value, expected[path], rtol=2**-8)
 
 
-def test_a_config_that_does_not_fit_the_weights_lists_every_shape(checkpoint):
+def test_a_config_that_does_not_fit_the_weights_names_the_shapes_once_for_all_layers(checkpoint):
     folder = checkpoint("bert-classifier")
     config = json.loads((folder / "config.json").read_text())
     config |= {"intermediate_size": 47, "num_hidden_layers": 2}
@@ -155,10 +170,10 @@ def test_a_config_that_does_not_fit_the_weights_lists_every_shape(checkpoint):
     with pytest.raises(InputError) as raised:
         load(folder)
     message = str(raised.value)
-    assert "6 wrong shape: bert.encoder.layer.0.intermediate.dense.weight is (48, 32), needs" in (
-        message
-    )
-    assert "16 not used: bert.encoder.layer.2.attention.output.LayerNorm.bias" in message
+    layers = "6 wrong shape: bert.encoder.layer.{0,1}"
+    assert f"{layers}.intermediate.dense.weight is (48, 32), needs (47, 32); bert" in message
+    assert "16 not used: bert.encoder.layer.2.attention.output.LayerNorm.bias, " in message
+    assert " and 10 more; the weights must fit" in message
 
 
 def test_absurd_sizes_are_refused_before_anything_is_allocated(checkpoint):
@@ -190,11 +205,131 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(checkpoint, neox_token
         )
 
 
+def xlm_roberta(folder: Path, *, max_length: int, tokenizer: Path, **settings: object) -> Path:
+    """A published classifier of XLM-RoBERTa's kind with the tokenizer.json of that folder."""
+    config = XLMRobertaConfig(
+        vocab_size=vocabulary_size(load_tokenizer(tokenizer)),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=max_length + 2,
+        type_vocab_size=1,
+        pad_token_id=1,
+        num_labels=1,
+    )
+    torch.manual_seed(0)
+    model = randomise(XLMRobertaForSequenceClassification(config))
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter *= 10  # scores that differ visibly
+    model.save_pretrained(folder)
+    shutil.copy(tokenizer / "tokenizer.json", folder)
+    if settings:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(("stated", "length"), [(1000, 1000), (9000, 2000)])
+def test_a_published_classifier_reads_as_long_pairs_as_in_sentence_transformers(
+    tmp_path, stated, length
+):
+    folder = xlm_roberta(
+        tmp_path / "model",
+        max_length=2000,
+        tokenizer=tokenizer_folder("xlm-roberta"),
+        model_max_length=stated,
+    )
+    loaded = load(folder)
+    assert loaded.text == TextConfig("pair", max_length=length)
+    assert not loaded.notes
+    if stated < 2000:  # it counts the two positions that XLM-RoBERTa never uses
+        assert CrossEncoder(str(folder), device="cpu").max_seq_length == length
+    assert load(folder, head="linear").text.max_length == 512
+
+
+def test_a_published_classifier_whose_length_is_a_guess_says_so(tmp_path):
+    tokenizer = tokenizer_folder("xlm-roberta")
+    folder = xlm_roberta(tmp_path / "long", max_length=2000, tokenizer=tokenizer)
+    loaded = load(folder)
+    assert loaded.text.max_length == 512
+    (note,) = loaded.notes
+    assert note.startswith("pairs are cut at 512 tokens, of the model's 2,000, since the tokenizer")
+    assert "--max-length" in note
+    chosen = load(folder, max_length=1500)
+    assert (chosen.text.max_length, chosen.notes) == (1500, ())
+    assert not load(save_again(loaded, tmp_path / "again")).notes
+    for most in (512, 300):
+        short = load(xlm_roberta(tmp_path / str(most), max_length=most, tokenizer=tokenizer))
+        assert (short.text.max_length, short.notes) == (most, ())
+
+
+def test_a_model_of_one_token_type_is_given_no_other(tmp_path, bert_tokenizer_folder):
+    """BERT's tokenizer.json types the second text 1; the table here has the one row 0."""
+    folder = xlm_roberta(tmp_path / "model", max_length=64, tokenizer=bert_tokenizer_folder)
+    loaded = load(folder)
+    pairs = [("what causes asthma ?", "it is not known"), ("glaucoma", "pressure in the eye")]
+    encoded = PairTokenizer(loaded.tokenizer, loaded.text).encode(pairs)
+    arrays = pad_pairs(encoded, length=24, pad_token_id=1)
+    assert not arrays["token_type_ids"].any()
+    module = build_module(loaded.config, loaded.parameters)
+    ours = np.asarray(module(**{name: jnp.asarray(array) for name, array in arrays.items()}))
+    model = XLMRobertaForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        theirs = model(
+            torch.tensor(arrays["input_ids"]).long(),
+            attention_mask=torch.tensor(arrays["mask"]).long(),
+        ).logits[:, 0]
+    assert np.ptp(ours) > 1e-3
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
+    saved = load(save_again(loaded, tmp_path / "saved"))
+    assert "token_type_ids" not in saved.tokenizer.model_input_names
+    other = with_text(saved, TextConfig("paper-encoder", max_length=64, query_length=20))
+    assert other.tokenizer.model_input_names == ["input_ids", "attention_mask"]
+
+
+def test_bert_keeps_its_token_types(checkpoint):
+    assert "token_type_ids" in load(checkpoint("bert-classifier")).tokenizer.model_input_names
+
+
 def test_a_folder_without_tokenizer_asks_for_one(checkpoint, neox_tokenizer_folder):
-    folder = checkpoint("mamba-state-spaces")
-    with pytest.raises(InputError, match="holds no tokenizer; name one with --tokenizer"):
+    folder = checkpoint("bert-classifier")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"holds no tokenizer; name one with --tokenizer$"):
         load(folder)
+    folder = checkpoint("mamba-state-spaces")
     assert load(folder, tokenizer=neox_tokenizer_folder).text.template == "paper-decoder"
+
+
+def test_state_spaces_folders_take_their_tokenizer_from_the_hub(
+    checkpoint, neox_tokenizer_folder, monkeypatch
+):
+    def download(source: str, *, allow_patterns: list[str]) -> str:
+        assert source == "EleutherAI/gpt-neox-20b"
+        assert not any("safetensors" in pattern for pattern in allow_patterns)
+        return str(neox_tokenizer_folder)
+
+    folder = checkpoint("mamba-state-spaces")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    loaded = load(folder)
+    assert loaded.tokenizer.eos_token == "<|endoftext|>"
+    assert "the folder holds no tokenizer: took EleutherAI/gpt-neox-20b's" in loaded.notes
+    given = load(folder, tokenizer=neox_tokenizer_folder)
+    assert given.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+    assert not any("tokenizer" in note for note in given.notes)
+
+
+def test_state_spaces_folders_ask_for_a_tokenizer_where_the_hub_is_out_of_reach(
+    checkpoint, monkeypatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("line one\nline two")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    message = "holds no tokenizer; name one with --tokenizer .*hub did not give it .ConnectionError"
+    with pytest.raises(InputError, match=message) as raised:
+        load(checkpoint("mamba-state-spaces"))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_length_beyond_the_position_table_is_refused(checkpoint):

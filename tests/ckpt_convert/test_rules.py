@@ -85,6 +85,37 @@ def test_one_error_lists_missing_unused_twice_filled_and_wrong_shapes():
     assert "1 not used: stranger" in message
 
 
+def test_an_error_names_six_tensors_and_counts_the_rest_however_deep_the_model():
+    """A config.json of a thousand layers came with 8,982 names in one line."""
+    kinds = "abcdefghi"
+    rules = tuple(Rule(f"layers.{kind}", f"block.{{layer}}.{kind}") for kind in kinds)
+    wanted = {f"layers.{kind}": (1000, 3) for kind in kinds}
+    given = {f"block.{layer}.{kind}": np.zeros(3) for kind in kinds for layer in (0, 1, 5)}
+    given |= {f"block.{layer}.{kind}": np.zeros(2) for kind in kinds for layer in (7, 8, 9)}
+    given |= {f"stranger-{number}": np.zeros(1) for number in range(50)}
+    with pytest.raises(InputError) as raised:
+        fill(given, WeightTable(rules), wanted)
+    message = str(raised.value)
+    listed = ", ".join(f"block.{{2..4,6,10..999}}.{kind}" for kind in "abcdef")
+    assert f"8946 missing: {listed} and 2982 more; " in message
+    assert "27 wrong shape: block.{7..9}.a is (2,), needs (3,); block.{7..9}.b is" in message
+    assert "block.{7..9}.f is (2,), needs (3,) and 9 more; 50 not used: stranger-0, " in message
+    assert "stranger-13 and 44 more; the weights" in message
+    assert len(message) < 1000
+
+
+def test_numbers_that_never_follow_each_other_are_cut_short_too():
+    given = tensors() | {f"extra.{number}.w": np.zeros(1) for number in range(0, 40, 2)}
+    with pytest.raises(
+        InputError, match=r"20 not used: extra\.\{0,2,4,6,8,10,\.\.\. \(14"
+    ) as raised:
+        fill(given)
+    assert len(str(raised.value)) < 150
+    odd = f"extra.{'9' * 5000}.w", "extra.007.w"  # Python refuses to read the first as a number
+    with pytest.raises(InputError, match=r"2 not used: extra\.007\.w, extra\.999"):
+        fill(tensors() | {name: np.zeros(1) for name in odd})
+
+
 def test_nothing_is_read_while_names_or_shapes_do_not_fit():
     shapes = {name: array.shape for name, array in tensors().items()} | {"stranger": (10**12,)}
 

@@ -2,11 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 
 from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.source_config import read_source_config, write_source_config
 from jaxrank.errors import InputError
 from jaxrank.models.bert import BertConfig
+from jaxrank.models.families import get_family
 from jaxrank.models.mamba import MambaConfig
 from jaxrank.models.module import RerankerConfig
 from jaxrank.text.templates import TextConfig
@@ -196,6 +198,47 @@ def test_a_state_spaces_variant_is_refused_by_name(tmp_path, name, value, said):
     with pytest.raises(InputError) as raised:
         read(tmp_path, STATE_SPACES | {name: value})
     assert said in str(raised.value)
+
+
+# Beside BERT's own: a bare model, a classifier, and what each says of the dropout in its head.
+@pytest.mark.parametrize(
+    ("architecture", "said", "head", "expected"),
+    [
+        ("BertModel", {}, "classification", 0.1),
+        ("BertModel", {"hidden_dropout_prob": 0.2}, "classification", 0.2),
+        ("BertModel", {"hidden_dropout_prob": 0.2}, "linear", 0.2),
+        ("BertModel", {"hidden_dropout_prob": 0.2, "classifier_dropout": 0.3}, "linear", 0.3),
+        ("BartModel", {}, "classification", 0.0),
+        ("BartModel", {}, "linear", 0.1),
+        ("BartModel", {"classifier_dropout": 0.3}, "classification", 0.3),
+        ("T5Model", {}, "classification", 0.0),
+        ("T5Model", {}, "linear", 0.1),
+        ("ModernBertModel", {}, "classification", 0.0),
+        ("ModernBertModel", {}, "linear", 0.1),
+        ("GPTNeoXModel", {"classifier_dropout": 0.1}, "classification", 0.0),
+        ("GPTNeoXModel", {}, "linear", 0.1),
+        ("OPTModel", {}, "classification", 0.0),
+        ("LlamaModel", {}, "classification", 0.0),
+        ("MambaModel", {}, "linear", 0.1),
+    ],
+)
+def test_the_heads_dropout_is_transformers_own_where_none_is_named(
+    tmp_path, architecture, said, head, expected
+):
+    attributes = getattr(transformers, architecture).config_class().to_dict()
+    attributes.pop("classifier_dropout", None)
+    source = read(tmp_path, attributes | {"architectures": [architecture]} | said, head)
+    assert source.config.head_dropout == expected
+
+
+def test_a_class_without_dropout_in_its_head_is_told_of_none(tmp_path):
+    for name, is_told in [("gpt_neox", False), ("opt", False), ("llama", False), ("t5", True)]:
+        backbone = get_family(name).presets[f"{name.replace('_', '-')}-tiny"]
+        config = RerankerConfig(name, backbone, "classification", 0.25)
+        written = write_source_config(config, TextConfig())
+        assert ("classifier_dropout" in json.loads(written)) == is_told
+        (tmp_path / "config.json").write_text(written)
+        assert read_source_config(tmp_path).config == config
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"a": 1', b"[" * 100_000])

@@ -1,5 +1,6 @@
 """Saved tokenizers: transformers and we read the same ids and the same inputs back."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from transformers import AutoTokenizer
 from ckpt_convert.tokenizer_folder import write_tokenizer
 from jaxrank.models.families import FAMILIES
 from jaxrank.text.added_tokens import add_tokens
-from jaxrank.text.tokenize import load_tokenizer
+from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
+from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TrainingConfig
+from jaxrank.training_start import load_start
 from tests.tokenizer_builders import tokenizer_folder
 
 KINDS = {
@@ -55,6 +58,28 @@ def test_a_pad_token_that_the_tokenizer_lacks_is_written(tmp_path: Path):
     saved = AutoTokenizer.from_pretrained(tmp_path)
     batch = saved([QUERY, "a"], padding=True)["input_ids"]
     assert batch[1][-1] == saved.pad_token_id == source.eos_token_id
+
+
+def test_a_random_start_of_one_token_type_gives_its_tokenizer_no_other(tmp_path: Path):
+    """BERT's tokenizer types the second text 1, and RoBERTa's table has the one row 0."""
+
+    def has_types(family: str) -> bool:
+        tokenizer = str(tokenizer_folder("bert-base-uncased"))
+        overrides = {"vocab_size": 30522}
+        recipe = Recipe(
+            model=ModelConfig(
+                family=family, preset=f"{family}-tiny", tokenizer=tokenizer, overrides=overrides
+            ),
+            data=DataConfig(groups=tmp_path / "groups.jsonl"),
+            training=TrainingConfig(output=tmp_path / "run", steps=1),
+        )
+        start = load_start(recipe)
+        text = dataclasses.replace(start.text, template="pair", max_length=16)
+        (pair,) = PairTokenizer(start.tokenizer, text).encode([(QUERY, DOCUMENT)])
+        return bool(pair.token_type_ids.any())
+
+    assert has_types("bert")
+    assert not has_types("roberta")
 
 
 def test_the_tokenizer_that_is_saved_keeps_its_own_truncation(tmp_path: Path):

@@ -2,7 +2,9 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.families.suite", "tests.families.encoder_decoder")
+pytest.register_assert_rewrite(
+    "tests.families.comparison", "tests.families.encoder_decoder", "tests.families.suite"
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,7 +13,8 @@ from ckpt_convert.load import load
 from ckpt_convert.parity import certify, read_pairs
 from ckpt_convert.torch_oracle import TorchReranker
 from jaxrank.errors import InputError
-from tests.families.suite import SMALL_RELATIVE, Compared, FamilySuite, to_jax
+from tests.families.comparison import SMALL_RELATIVE, Compared, to_jax
+from tests.families.suite import FamilySuite
 
 
 class EncoderDecoderSuite(FamilySuite):

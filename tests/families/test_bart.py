@@ -11,8 +11,8 @@ from ckpt_convert.source_config import read_source_config
 from ckpt_convert.torch_oracle import quiet_transformers
 from jaxrank.errors import InputError
 from jaxrank.models.bart import PRESETS
+from tests.families.comparison import SMALL_VOCABULARY, Checkpoint
 from tests.families.encoder_decoder import EncoderDecoderSuite
-from tests.families.suite import SMALL_VOCABULARY, Checkpoint
 
 SMALL = {
     "vocab_size": SMALL_VOCABULARY,
@@ -119,6 +119,16 @@ def test_the_published_config_file_gives_the_preset(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED))
     read = read_source_config(tmp_path, head="linear").config.backbone
     assert read == PRESETS["bart-base"]
+
+
+def test_a_rate_that_is_left_out_is_transformers_default(tmp_path: Path):
+    rates = ("dropout", "attention_dropout", "activation_dropout")
+    left = {name: value for name, value in PUBLISHED.items() if name not in rates}
+    (tmp_path / "config.json").write_text(json.dumps(left))
+    read = read_source_config(tmp_path, head="linear").config.backbone
+    theirs = transformers.BartConfig.from_pretrained(tmp_path)
+    for name in rates:
+        assert getattr(read, name) == getattr(theirs, name), name
 
 
 @pytest.mark.parametrize(

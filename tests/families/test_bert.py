@@ -1,4 +1,5 @@
-from tests.families.suite import SMALL_VOCABULARY, Checkpoint, FamilySuite
+from tests.families.comparison import SMALL_VOCABULARY, Checkpoint
+from tests.families.suite import FamilySuite
 
 SMALL = {
     "vocab_size": SMALL_VOCABULARY,

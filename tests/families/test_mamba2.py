@@ -1,4 +1,5 @@
-from tests.families.suite import SMALL_VOCABULARY, Checkpoint, FamilySuite
+from tests.families.comparison import SMALL_VOCABULARY, Checkpoint
+from tests.families.suite import FamilySuite
 
 # Chunks of 4 make PyTorch cut the recurrence as well; its default of 256 only takes time.
 SMALL = {

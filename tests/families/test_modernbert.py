@@ -1,7 +1,8 @@
 import pytest
 from transformers import initialization
 
-from tests.families.suite import SMALL_VOCABULARY, Checkpoint, FamilySuite
+from tests.families.comparison import SMALL_VOCABULARY, Checkpoint
+from tests.families.suite import FamilySuite
 
 # Four layers: all of the text, two windows of two tokens to each side, all of the text.
 SMALL = {

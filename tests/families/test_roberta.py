@@ -1,4 +1,5 @@
-from tests.families.suite import Checkpoint, FamilySuite
+from tests.families.comparison import Checkpoint
+from tests.families.suite import FamilySuite
 from tests.families.test_bert import KEY_BIAS, LARGE, SMALL
 
 SMALL_ROBERTA = SMALL | {

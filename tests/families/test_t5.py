@@ -12,8 +12,8 @@ from ckpt_convert.source_config import read_source_config
 from ckpt_convert.torch_oracle import quiet_transformers
 from jaxrank.errors import InputError
 from jaxrank.models.t5 import PRESETS, T5Config
+from tests.families.comparison import SMALL_VOCABULARY, Checkpoint
 from tests.families.encoder_decoder import EncoderDecoderSuite
-from tests.families.suite import SMALL_VOCABULARY, Checkpoint
 
 SMALL = {
     "vocab_size": SMALL_VOCABULARY,

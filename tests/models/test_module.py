@@ -12,7 +12,10 @@ from flax import nnx
 from jaxrank.errors import InputError
 from jaxrank.models.bert import BertConfig
 from jaxrank.models.families import FAMILIES, get_family
+from jaxrank.models.gpt_neox import GptNeoXConfig
+from jaxrank.models.llama import LlamaConfig
 from jaxrank.models.mamba import MambaConfig
+from jaxrank.models.modernbert import ModernBertConfig
 from jaxrank.models.module import (
     RerankerConfig,
     build_module,
@@ -20,6 +23,7 @@ from jaxrank.models.module import (
     parameter_shapes,
     parameters,
 )
+from jaxrank.models.t5 import T5Config
 
 BERT = RerankerConfig(
     family="bert",
@@ -173,6 +177,16 @@ def test_bert_refuses_more_tokens_than_it_has_positions(start):
         (lambda: MambaConfig(norm_epsilon=float("nan")), "norm_epsilon is nan"),
         (lambda: MambaConfig(time_step_rank=0), "time_step_rank is 0"),
         (lambda: MambaConfig(time_step_min=0.2), "time_step_min is 0.2"),
+        (lambda: GptNeoXConfig(rotary_base=0.0), "rotary_base is 0.0; it must be above 0"),
+        (lambda: LlamaConfig(rotary_base=0.0), "rotary_base is 0.0; it must be above 0"),
+        (lambda: LlamaConfig(rotary_factor=0.0), "rotary_factor is 0.0; it must be above 0"),
+        (lambda: LlamaConfig(rotary_original_length=0), "rotary_original_length is 0"),
+        (
+            lambda: LlamaConfig(rotary_low_frequency_factor=4.0, rotary_high_frequency_factor=4.0),
+            "rotary_low_frequency_factor is 4.0; it must be below rotary_high_frequency_factor",
+        ),
+        (lambda: ModernBertConfig(global_rotary_base=0.0), "global_rotary_base is 0.0"),
+        (lambda: ModernBertConfig(local_rotary_base=0.0), "local_rotary_base is 0.0"),
         (lambda: replace(MAMBA, head="classification"), "family 'mamba' does not have"),
         (lambda: replace(MAMBA, backbone=BERT.backbone), "needs a MambaConfig"),
         (lambda: replace(MAMBA, head_dropout=1.0), "head_dropout is 1.0"),
@@ -183,6 +197,21 @@ def test_bert_refuses_more_tokens_than_it_has_positions(start):
 def test_a_config_that_cannot_work_is_refused_by_name(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "message"),
+    [
+        (T5Config(), "feed_forward", "feed_forward is 'other'; known are 'relu', 'gated-gelu'"),
+        (LlamaConfig(), "rotary_scaling", "rotary_scaling is 'other'; known are 'default'"),
+        (ModernBertConfig(), "classifier_pooling", "classifier_pooling is 'other'; known are"),
+    ],
+)
+def test_a_word_that_a_field_does_not_know_is_refused(config, field, message):
+    # In place: the annotation checker that tests switch on would speak before the constructor.
+    object.__setattr__(config, field, "other")
+    with pytest.raises(InputError, match=message):
+        config.__post_init__()
 
 
 def test_mambas_residual_stream_stays_float32_under_bfloat16(start):

@@ -2,13 +2,14 @@
 
 import inspect
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrank.ops.attention import attention
+from jaxrank.ops.attention import _cudnn_obstacle, attention
 
 # float32 roundings (6e-8) over sums of 8 products and 7 probabilities.
 FLOAT32 = 2e-6
@@ -144,6 +145,24 @@ def test_a_rate_without_a_key_drops_nothing():
 
 
 @pytest.mark.parametrize(
+    ("is_causal", "window", "obstacle"),
+    [
+        (True, 2, None),
+        (False, None, None),
+        (False, 2, "its window looks back alone, so it needs is_causal"),
+        (True, jnp.asarray(2), "it needs a window that is a plain number, known at compilation"),
+    ],
+)
+def test_cudnn_on_a_gpu_has_windows_for_causal_attention_alone(
+    is_causal: bool, window: int | None, obstacle: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="9.0")])
+    query, key = (jnp.zeros((1, 8, 2, 64), jnp.bfloat16) for _ in range(2))
+    assert _cudnn_obstacle(query, key, None, None, is_causal, window, 0.0) == obstacle
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"implementation": "cudnn"}, "'cudnn' came, but it needs an NVIDIA GPU"),
@@ -166,6 +185,10 @@ def test_a_rate_without_a_key_drops_nothing():
         (
             {"window": jnp.asarray(2), "implementation": "cudnn"},
             "'cudnn' came, but it needs a window that is a plain number",
+        ),
+        (
+            {"window": 2, "implementation": "cudnn"},
+            "'cudnn' came, but its window looks back alone, so it needs is_causal",
         ),
     ],
 )

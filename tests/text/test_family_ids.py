@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.sentencepiece_model_pb2_new import ModelProto
@@ -243,6 +244,30 @@ def test_ids_are_those_that_the_tokenizers_library_gives(
     assert 4 <= counts.truncated_documents < PAIRS
     if not template.startswith("authors-code"):
         assert 1 <= counts.truncated_queries <= 4
+
+
+MODEL_CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "models").glob("*.yaml"))
+PUBLISHED = {"bge-reranker-base": "xlm-roberta", "gte-reranker-modernbert-base": "modernbert"}
+ONLY_IN_SECOND_PAPER = ("bart-", "electra-", "llama-", "mamba2-", "mamba-1.4b", "opt-1.3b")
+
+
+def family_of(model: str) -> str:
+    names = [name for name, family in FAMILIES.items() if model in family.presets]
+    return PUBLISHED.get(model) or names[0]
+
+
+@pytest.mark.parametrize("path", MODEL_CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("max_length", [128, 512])
+def test_a_published_models_config_names_a_wording_that_its_tokenizer_has(
+    path: Path, max_length: int
+):
+    template = yaml.safe_load(path.read_text())["text"]["template"]
+    kind, wording = KINDS[family_of(path.stem)]
+    text = TextConfig(resolve_template(template, wording=wording), max_length=max_length)
+    assert PairTokenizer(loaded(kind)[0], text).document_budget >= max_length - QUERY_LENGTH
+    if path.stem not in PUBLISHED:
+        is_second = path.stem.startswith(ONLY_IN_SECOND_PAPER)
+        assert text.template == f"{'ssm-rerankers' if is_second else 'paper'}-{wording}"
 
 
 def test_every_family_has_its_ids_checked():

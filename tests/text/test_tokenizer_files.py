@@ -142,11 +142,63 @@ def test_only_allowed_settings_are_taken_and_truncation_in_the_file_is_dropped(
     assert load_tokenizer(tmp_path)(TEXT).keys() == loaded(TEXT).keys()
 
 
+DAMAGED = {
+    "merges without a place in the vocabulary": (
+        {"vocab.json": json.dumps(LETTERS).encode(), "merges.txt": b"foo bar\nxyzzy"},
+        r"vocab\.json with merges\.txt: not a readable tokenizer \(.*invalid at line 2\)",
+    ),
+    "merges of bytes": (
+        {"vocab.json": json.dumps(LETTERS).encode(), "merges.txt": b"a b\n\x80\xff\n"},
+        r"merges\.txt:2: byte 1 of the line is not UTF-8",
+    ),
+    "no merges": (
+        {"vocab.json": json.dumps(LETTERS).encode(), "merges.txt": b"#version: 0.2\n\n"},
+        r"merges\.txt: holds no merges",
+    ),
+    "a vocabulary of the mask alone": (
+        {"vocab.json": b'{"<mask>": 0}', "merges.txt": b"a b"},
+        r"not a readable tokenizer",
+    ),
+    "an id below zero": (
+        {"vocab.json": b'{"<mask>": -1, "a": 0, "b": 1, "ab": 2}', "merges.txt": b"a b"},
+        r"not a readable tokenizer \(.*Bad vocabulary json",
+    ),
+    "pieces whose normalisation is torn": (
+        {"spiece.model": (SHIPPED / "t5" / "spiece.model").read_bytes()[:-300] + bytes(300)},
+        r"spiece\.model: not a readable tokenizer \(",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path: Path, damage: str):
+    files, message = DAMAGED[damage]
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message) as caught:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_word_pieces_that_the_library_refuses_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\n[PAD]\n[UNK]\n")
+
+    def refuse(**_: object) -> None:
+        raise Exception("line one\nline two")
+
+    monkeypatch.setattr("jaxrank.text.tokenizer_files.BertTokenizer", refuse)
+    with pytest.raises(InputError, match=r"vocab\.txt: not a readable tokenizer \(line one\)$"):
+        load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ({}, "holds no tokenizer; looked for tokenizer.json"),
-        ({"tokenizer.json": "{"}, "not a readable tokenizer file"),
+        ({"tokenizer.json": "{"}, r"tokenizer\.json: not a readable tokenizer \("),
         ({"vocab.txt": "a\nb\n"}, r"lacks \[CLS\]"),
         ({"spiece.model": "\n\x03\n\x01a\x12\x02\x18\x01\x1a\x03\n\x01a"}, "not T5's pieces"),
         ({"vocab.json": '{"a": 0}', "merges.txt": ""}, "neither RoBERTa's or OPT's"),
