@@ -65,7 +65,10 @@ def build_xlm_roberta(folder: Path) -> Path:
 
 
 def build_llama(folder: Path) -> Path:
-    """Byte-level BPE with its special tokens last; <|begin_of_text|> before each text, no pad."""
+    """Byte-level BPE with its special tokens last; <|begin_of_text|> before each text.
+
+    No token plays the pad, but as in Llama 3 there is one that is named for it.
+    """
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     rest = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -78,7 +81,7 @@ def build_llama(folder: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(_texts(), _bpe_trainer())
     start, end = "<|begin_of_text|>", "<|end_of_text|>"
-    tokenizer.add_special_tokens([start, end])
+    tokenizer.add_special_tokens([start, end, "<|finetune_right_pad_id|>"])
     tokenizer.post_processor = processors.Sequence(
         [
             processors.ByteLevel(trim_offsets=True),
