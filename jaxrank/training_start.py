@@ -70,7 +70,7 @@ def load_start(recipe: Recipe) -> Start:
         text, evaluation_text = _texts(recipe, loaded.text, loaded.config)
         loaded = with_text(loaded, text, seed=model.seed)
         config, tokenizer = override(loaded.config, model), loaded.tokenizer
-        module = build_module(config, loaded.parameters, **options)
+        module = build_module(config, loaded.parameters, release=True, **options)
         notes = tuple(f"{model.init_from}: {note}" for note in loaded.notes)
     if evaluation_text != text:
         trained, evaluated = describe_text(text), describe_text(evaluation_text)
