@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokenizer=options.tokenizer,
         max_length=options.max_length,
         allow_pickle=options.allow_pickle,
+        base=None if options.command == "check" else options.base,
     )
     if options.template:
         text = dataclasses.replace(loaded.text, template=options.template, query_length=None)
@@ -81,7 +82,9 @@ def _write(options: argparse.Namespace, loaded: "LoadedModel") -> None:
 def _prepare_check(options: argparse.Namespace) -> None:
     """Refuse what would else come to light after minutes."""
     from ckpt_convert.parity import check_size
+    from ckpt_convert.weight_files import check_no_adapter
 
+    check_no_adapter(Path(options.source))
     if options.json:
         check_target(options.json)
     if options.texts is None and not _EXAMPLES.is_dir():
@@ -154,12 +157,15 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.add_argument("source", metavar="SRC", help="model folder or hub id")
+        command.add_argument(
+            "source", metavar="SRC", help="model folder, folder of adapters, or hub id"
+        )
         if name != "check":
             command.add_argument("target", metavar="DST", help="folder to write")
             command.add_argument(
                 "--replace", action="store_true", help="replace an earlier jaxrank model in DST"
             )
+            command.add_argument("--base", help="model that SRC's adapters change, if not as named")
         command.add_argument("--head", choices=["linear", "classification"])
         command.add_argument("--tokenizer", help="folder, file or hub id, if SRC holds none")
         command.add_argument("--template", help="prompt template in place of SRC's own")

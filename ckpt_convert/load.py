@@ -1,29 +1,24 @@
 """A model folder or hub id as our configuration, parameters, tokenizer and text settings."""
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ckpt_convert.adapters import is_adapter
 from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.fresh_parameters import (
     add_template_tokens,
-    draw_parameters,
     grow_embedding,
 )
-from ckpt_convert.huggingface import OTHER_HEAD
-from ckpt_convert.pickle_files import PICKLE_FILE, PICKLE_INDEX_FILE, opened_weights
-from ckpt_convert.rules import import_weights
-from ckpt_convert.source_config import SourceConfig, read_source_config
+from ckpt_convert.network import find_base, find_folder, has_tokenizer, load_adapted, load_network
+from ckpt_convert.source_config import SourceConfig
 from ckpt_convert.tokenizer_folder import fit_token_types
-from ckpt_convert.weight_files import check_no_adapter, has_safetensors
 from jaxrank.errors import InputError
-from jaxrank.hub import fetch
 from jaxrank.models.families import get_family
-from jaxrank.models.module import RerankerConfig, parameter_shapes
+from jaxrank.models.module import RerankerConfig
 from jaxrank.text.added_tokens import vocabulary_size
 from jaxrank.text.templates import TextConfig, resolve_template, wordings_of
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
@@ -31,18 +26,6 @@ from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 _DEFAULT_LENGTH = 512  # the papers'
 _NO_LENGTH = 10**9  # transformers writes 10^30 for a tokenizer that states none
 _STATE_SPACES_TOKENIZER = "EleutherAI/gpt-neox-20b"  # what state-spaces trained its models with
-_TOKENIZER_FILES = ("tokenizer.json", "*_tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
-_HUB_FILES = (
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "adapter_config.json",
-    *_TOKENIZER_FILES,
-)
-_HUB_PICKLES = (PICKLE_INDEX_FILE, PICKLE_FILE, "pytorch_model-*.bin")
 
 
 @dataclass(frozen=True)
@@ -69,16 +52,6 @@ class LoadedModel:
     added_tokens: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class LoadedNetwork:
-    """A network read from disk, without what it takes to read text; fields as in LoadedModel."""
-
-    source: SourceConfig
-    parameters: dict[str, np.ndarray]
-    notes: tuple[str, ...]
-    fresh: tuple[str, ...]
-
-
 def load(
     source: str | Path,
     *,
@@ -88,12 +61,16 @@ def load(
     text: TextConfig | None = None,
     max_length: int | None = None,
     allow_pickle: bool = False,
+    base: str | Path | None = None,
 ) -> LoadedModel:
     """Read a published checkpoint or a folder that `save` wrote.
 
+    Low-rank adapters are merged into the model that they were trained on.
+
     Args:
         source: a folder with config.json and safetensors, from Hugging Face libraries, from
-            state-spaces or from us; or a hub id, which is downloaded.
+            state-spaces or from us; or a hub id, which is downloaded. Or a folder of adapters
+            alone, ours or PEFT's.
         head: "linear" or "classification"; by default the folder's own, or else the one that
             PyTorch can read back, where the family has it.
         seed: draws a head that the folder does not hold.
@@ -102,13 +79,23 @@ def load(
         max_length: longest sequence in tokens, in place of the folder's own or of `text`'s.
         allow_pickle: whether pytorch_model.bin may be read where there are no safetensors; needs
             PyTorch, which reads it in a process of its own and takes only tensors from it.
+        base: folder or hub id of the model that adapters change, where it is not the one that they
+            name.
 
     Raises:
         InputError: whatever does not fit: attributes, names, shapes, NaN, a tokenizer larger than
             the embedding; in one line that names it.
     """
     folder = find_folder(source, allow_pickle=allow_pickle)
-    network = load_network(folder, head=head, seed=seed, allow_pickle=allow_pickle)
+    if is_adapter(folder):
+        base_folder = find_base(folder, base, allow_pickle=allow_pickle)
+        network = load_adapted(folder, base_folder, head=head, seed=seed, allow_pickle=allow_pickle)
+        if not has_tokenizer(folder):
+            folder = base_folder
+    elif base is not None:
+        raise InputError(f"{source}: is a whole model; only adapters have a base")
+    else:
+        network = load_network(folder, head=head, seed=seed, allow_pickle=allow_pickle)
     config = network.source.config
     notes = network.notes
     if tokenizer:
@@ -168,63 +155,11 @@ def with_text(loaded: LoadedModel, text: TextConfig, *, seed: int = 0) -> Loaded
     )
 
 
-def load_network(
-    folder: Path, *, head: str | None = None, seed: int = 0, allow_pickle: bool = False
-) -> LoadedNetwork:
-    """What `load` reads of a folder, without its tokenizer; arguments and errors as there."""
-    check_no_adapter(folder)
-    source = read_source_config(folder, head=head)
-    config = source.config
-    table = ARCHITECTURES[config.family].tables[config.head]
-    if source.has_head:
-        table = dataclasses.replace(table, may_start_fresh=())
-    if source.has_other_head:
-        # On decoders heads of both kinds are called `score`.
-        other = (r"score\..+", OTHER_HEAD)
-        table = dataclasses.replace(table, ignored=(*table.ignored, other))
-    wanted = {path: spec.shape for path, spec in parameter_shapes(config).items()}
-    with opened_weights(folder, allow_pickle=allow_pickle) as weights:
-        imported = import_weights(
-            table, weights.shapes, weights.read, wanted=wanted, where=str(weights.where)
-        )
-    fresh = draw_parameters(config, imported.missing, seed)
-    merged = {**imported.parameters, **fresh}
-    notes = [*source.notes, *(f"passed over, {line}" for line in imported.ignored)]
-    if fresh:
-        names = ", ".join(sorted({path.rpartition(".")[0] for path in fresh}))
-        notes.insert(0, f"score head started at random (seed {seed}): {names}")
-    return LoadedNetwork(
-        source,
-        {path: merged[path] for path in wanted},
-        notes=tuple(notes),
-        fresh=tuple(fresh) if source.has_trained_head else _head_paths(wanted),
-    )
-
-
-def _head_paths(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(path for path in paths if path.startswith("head."))
-
-
-def find_folder(source: str | Path, *, allow_pickle: bool = False) -> Path:
-    """The folder itself, or the local copy of a hub id's files: never code, and pickles only where
-    they are allowed and there is nothing else.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise InputError(f"{source}: a model folder is needed, this is a file")
-    folder = fetch(str(source), _HUB_FILES)
-    if allow_pickle and not has_safetensors(folder):
-        fetch(str(source), _HUB_PICKLES)
-    return folder
-
-
 def _own_tokenizer(
     folder: Path, source: SourceConfig
 ) -> tuple[PreTrainedTokenizerFast, tuple[str, ...]]:
     """The folder's tokenizer, or the one that all models of its publisher use; and a note of it."""
-    if any(True for pattern in _TOKENIZER_FILES for _ in folder.glob(pattern)):
+    if has_tokenizer(folder):
         return load_tokenizer(folder), ()
     if source.layout != "state-spaces":
         raise InputError(f"{folder}: holds no tokenizer; name one with --tokenizer")

@@ -22,7 +22,8 @@ from scipy.stats import kendalltau
 from ckpt_convert.architecture import state_names
 from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.certificate import Certificate, Difference
-from ckpt_convert.load import LoadedModel, find_folder
+from ckpt_convert.load import LoadedModel
+from ckpt_convert.network import find_folder
 from ckpt_convert.pickle_files import opened_weights
 from ckpt_convert.source_config import read_source_config
 from ckpt_convert.torch_oracle import TorchReranker

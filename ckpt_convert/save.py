@@ -1,5 +1,6 @@
 """A reranker as a Hugging Face folder, which is also how we keep it: exporting is saving."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,17 +8,21 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ckpt_convert.adapters import Adapters, write_adapters
 from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.readme import make_readme
 from ckpt_convert.rules import export_weights
 from ckpt_convert.source_config import CONFIG_FILE, write_source_config
 from ckpt_convert.tokenizer_folder import write_tokenizer
-from ckpt_convert.weight_files import write_weights
+from ckpt_convert.weight_files import WEIGHTS_FILE, write_weights
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_folder, check_target, file_digest, read_json
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer
+
+ADAPTER_FOLDER = "adapter"
+"""Inside of a model folder: the adapters alone that were merged into it."""
 
 _IDS = ("bos", "eos")  # beside the pad, which transformers' classifiers look for
 _OTHER_IDS = ("cls", "sep")  # ModernBERT's class has its own vocabulary's for those left out
@@ -33,6 +38,7 @@ def save(
     replace: bool = True,
     has_trained_head: bool = True,
     provenance: Sequence[str] = (),
+    adapters: Adapters | None = None,
 ) -> Path:
     """Write config.json, model.safetensors, the tokenizer and a README, all or nothing.
 
@@ -42,6 +48,8 @@ def save(
         has_trained_head: False for a head at its random start, whose scores mean nothing: the
             folder says so, and can only be trained from.
         provenance: lines for the README: what the model was made from and how.
+        adapters: those that are merged into the parameters, to be kept alone too, in the folder
+            `adapter` inside.
 
     Raises:
         InputError: the folder holds something else, or parameters that are not finite or do not
@@ -66,6 +74,8 @@ def save(
         )
         (new / CONFIG_FILE).write_text(written, encoding="utf-8")
         write_tokenizer(new, tokenizer, pad_token=pad_token, max_length=text.max_length)
+        if adapters is not None:
+            _save_adapters(new, adapters, config, values)
         count = sum(value.size for value in values.values())
         readme = make_readme(
             folder.name,
@@ -77,6 +87,19 @@ def save(
         )
         (new / "README.md").write_text(readme, encoding="utf-8")
     return folder
+
+
+def _save_adapters(
+    folder: Path, adapters: Adapters, config: RerankerConfig, values: Mapping[str, np.ndarray]
+) -> None:
+    """Adapters, score head and what it takes to read text, in a folder inside of the model's."""
+    own = folder / ADAPTER_FOLDER
+    own.mkdir()
+    head = {path: value for path, value in values.items() if path.startswith("head.")}
+    write_adapters(own, adapters, config, head)
+    for file in folder.iterdir():
+        if file.is_file() and file.name != WEIGHTS_FILE:
+            shutil.copy(file, own)
 
 
 def torch_reader(config: RerankerConfig, text: TextConfig) -> str:

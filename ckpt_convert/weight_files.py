@@ -101,12 +101,18 @@ def has_safetensors(folder: Path) -> bool:
     return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a model's weights, in whatever kind of file."""
+    return has_safetensors(folder) or any(folder.glob("pytorch_model*"))
+
+
 def check_no_adapter(folder: Path) -> None:
     """Refuse a folder whose model is the sum of what is in it and something else."""
     if (folder / ADAPTER_FILE).is_file():
         raise InputError(
-            f"{folder / ADAPTER_FILE}: an adapter that is not merged into a model; merge it first "
-            "with peft (merge_and_unload), save the whole model and use that folder"
+            f"{folder / ADAPTER_FILE}: an adapter that is not merged into a model; merge it first: "
+            "python -m ckpt_convert import ADAPTER NEW_FOLDER, with the adapter in a folder of its "
+            "own"
         )
 
 
@@ -129,21 +135,25 @@ def open_weights(folder: Path, *, originals: Mapping[str, Path] | None = None) -
         raise InputError(
             f"{folder}: no {WEIGHTS_FILE} and no {INDEX_FILE}; a model folder needs one"
         )
-    for name, tensor in tensors.items():
-        if _is_quantised(name, tensor.dtype):
-            raise InputError(
-                f"{tensor.shown}: tensor {name[:200]!r}: dtype {tensor.dtype}; quantised weights "
-                "are not read, use the original float weights"
-            )
+    _check_not_quantised(tensors)
     return Weights(originals.get(path.name, path), folder, tensors)
 
 
-def write_weights(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
+def open_file(path: Path) -> Weights:
+    """The tensors of one safetensors file, whatever its name; errors as `open_weights`."""
+    tensors = _read_header(path, {})
+    _check_not_quantised(tensors)
+    return Weights(path, path.parent, tensors)
+
+
+def write_weights(
+    folder: Path, tensors: Mapping[str, np.ndarray], *, file_name: str = WEIGHTS_FILE
+) -> Path:
     """Write one safetensors file the way PyTorch libraries expect it."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path = folder / WEIGHTS_FILE
+    path = folder / file_name
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
     except SafetensorError as error:  # says in words alone that the disk is full
@@ -224,6 +234,15 @@ def _read_header(path: Path, originals: Mapping[str, Path]) -> dict[str, _Tensor
 def _entry(path: Path, shown: Path, entry: Mapping[str, Any], base: int) -> _Tensor:
     start, stop = entry["data_offsets"]
     return _Tensor(path, shown, entry["dtype"], tuple(entry["shape"]), base + start, base + stop)
+
+
+def _check_not_quantised(tensors: Mapping[str, _Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if _is_quantised(name, tensor.dtype):
+            raise InputError(
+                f"{tensor.shown}: tensor {name[:200]!r}: dtype {tensor.dtype}; quantised weights "
+                "are not read, use the original float weights"
+            )
 
 
 def _is_quantised(name: str, dtype: str) -> bool:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from jaxrank.ops.ssd import ssd as ssd
     from jaxrank.reranker import Reranker as Reranker
     from jaxrank.training.losses import info_nce as info_nce
+    from jaxrank.training.losses import kl_distillation as kl_distillation
+    from jaxrank.training.losses import listwise_softmax as listwise_softmax
+    from jaxrank.training.losses import margin_mse as margin_mse
+    from jaxrank.training.losses import ranknet as ranknet
 
 _HOMES = {
     "Reranker": "jaxrank.reranker",
@@ -21,8 +25,22 @@ _HOMES = {
     "ssd": "jaxrank.ops.ssd",
     "causal_conv1d": "jaxrank.ops.conv",
     "info_nce": "jaxrank.training.losses",
+    "kl_distillation": "jaxrank.training.losses",
+    "listwise_softmax": "jaxrank.training.losses",
+    "margin_mse": "jaxrank.training.losses",
+    "ranknet": "jaxrank.training.losses",
 }
-__all__ = ["Reranker", "causal_conv1d", "info_nce", "selective_scan", "ssd"]
+__all__ = [
+    "Reranker",
+    "causal_conv1d",
+    "info_nce",
+    "kl_distillation",
+    "listwise_softmax",
+    "margin_mse",
+    "ranknet",
+    "selective_scan",
+    "ssd",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,13 @@ _WORDS = {
 }
 
 
-def parse(options: type[Options], program: str, argv: Sequence[str] | None = None) -> Options:
+def parse(
+    options: type[Options],
+    program: str,
+    argv: Sequence[str] | None = None,
+    *,
+    first: str | None = None,
+) -> Options:
     """Read the command line and its YAML layers into an instance of the dataclass `options`.
 
     Later layers win over earlier ones, and keys of the command line over all layers, wherever they
@@ -48,6 +54,7 @@ def parse(options: type[Options], program: str, argv: Sequence[str] | None = Non
         options: a frozen dataclass; nested dataclasses are sections, tuples take several values.
         program: the module's name, as in `python -m program`.
         argv: the arguments; None takes those of the process.
+        first: the key that arguments in front of all keys belong to.
 
     Raises:
         InputError: an unknown key (the nearest known one is named), a value of the wrong type, a
@@ -56,7 +63,10 @@ def parse(options: type[Options], program: str, argv: Sequence[str] | None = Non
     # Imported late: it takes 0.2 s, which no importer of `run` should pay.
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-    arguments = _layers_first(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if first is not None and given and not given[0].startswith("-"):
+        given.insert(0, f"--{first}")
+    arguments = _layers_first(given)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=f"python -m {program}", exit_on_error=False)
     parser.add_argument(

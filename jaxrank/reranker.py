@@ -57,6 +57,7 @@ class Reranker:
         tokenizer: str | Path | None = None,
         text: TextConfig | None = None,
         allow_pickle: bool = False,
+        base: str | Path | None = None,
     ) -> "Reranker":
         """Load a model folder (ours, or a published cross-encoder's) or a hub id.
 
@@ -64,19 +65,21 @@ class Reranker:
 
         Args:
             source: a folder with config.json and model.safetensors, or the id of such a folder on
-                the Hugging Face hub.
+                the Hugging Face hub. A folder of low-rank adapters alone, ours or PEFT's, is
+                merged into the model that it names.
             dtype: what the network computes in; parameters and scores are float32 anyway.
             tokenizer: where the tokenizer is, if not in `source`.
             text: template and budgets instead of those that the folder names.
             allow_pickle: read pytorch_model.bin where there are no safetensors. Needs PyTorch,
                 which takes tensors from it in a process of its own and runs no code.
+            base: the model that adapters change, where it is not the one that they name.
 
         Raises:
             InputError: no such folder, an unknown kind of model, weights that do not fit, or no
                 score head among them, so that scores would be random.
         """
         keep_compilations()
-        loaded = load(source, tokenizer=tokenizer, text=text, allow_pickle=allow_pickle)
+        loaded = load(source, tokenizer=tokenizer, text=text, allow_pickle=allow_pickle, base=base)
         if loaded.fresh:
             raise InputError(
                 f"{source}: holds no trained score head ({', '.join(loaded.fresh)}); "

@@ -12,6 +12,7 @@ Local arrays carry the letters as a suffix (`hidden_BLD`); annotations carry the
     F  width of a feed-forward layer     V  vocabulary
     Q  queries of a training batch (one group each)
     C  candidates of a query: one positive, then its negatives
+    T  texts that share a row, where rows are packed
 
 Annotations are checked at run time in the tests and cost nothing in production.
 """

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from jaxrank.command_line import run
 from jaxrank.options import parse
@@ -13,10 +14,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxrank.training.config import Recipe
 
     recipe = parse(Recipe, "jaxrank.train", argv)
-    from jaxrank.training_run import train_reranker
+    from jaxrank.training.processes import processes_together
+    from jaxrank.training_run.run import train_reranker
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    train_reranker(recipe, command=["python", "-m", "jaxrank.train", *arguments], say=print)
+    with processes_together():
+        train_reranker(
+            recipe,
+            command=["python", "-m", "jaxrank.train", *arguments],
+            say=partial(print, flush=True),
+        )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,15 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Here and not beside them, since other tests import them too, and it must come first.
+pytest.register_assert_rewrite(
+    "tests.families.comparison",
+    "tests.families.encoder_decoder",
+    "tests.families.learning",
+    "tests.families.packed",
+    "tests.families.suite",
+)
+
 # A shell that runs the tests in the background has Ctrl-C ignored, by their processes too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -5,25 +5,19 @@ the same batches whatever the number of threads, and an iterator's state is one 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import grain
 import numpy as np
 
-from jaxrank.data.groups import Group
+from jaxrank.data.batches import BatchMaker, BatchShape, Sample
+from jaxrank.data.groups import Group, Targets
+from jaxrank.data.tokens import TokenStore
 from jaxrank.errors import InputError
 from jaxrank.text.buckets import bucket_for, length_buckets
-from jaxrank.text.tokenize import PairTokenizer, TokenizedPair, pad_pairs
+from jaxrank.text.tokenize import PairTokenizer
 
 # Endless for any training. A dataset of sys.maxsize samples fails when batched one by one.
 _SAMPLES_AT_MOST = 2**48
-
-
-class _Sample(NamedTuple):
-    """A group with the negatives of this epoch."""
-
-    group: int
-    negative_ids: list[str]
 
 
 def training_batches(
@@ -35,6 +29,12 @@ def training_batches(
     groups_per_batch: int,
     negatives: int,
     seed: int,
+    targets: Targets | None = None,
+    packing: bool = False,
+    accumulation: int = 1,
+    tokens: TokenStore | None = None,
+    shard: tuple[int, int] = (0, 1),
+    rows_multiple: int = 1,
     buckets: Sequence[int] | None = None,
     num_threads: int = 2,
     prefetch: int = 8,
@@ -46,69 +46,65 @@ def training_batches(
     batches have the same size and no group is left out; an epoch is
     `len(groups) / groups_per_batch` batches.
 
-    A batch is a dict of numpy arrays, the positive at candidate 0:
-
-        input_ids, token_type_ids   int32 (Q, C, L), C = 1 + negatives, L a bucket
-        mask                        bool (Q, C, L), True for real tokens
-        candidate_mask              bool (Q, C), False where a group has fewer negatives; such a
-                                    place holds one pad token, since attention over nothing at
-                                    all has no value
-        indices                     int32 (Q,), positions in `groups`
+    A batch is a dict of numpy arrays, as `training.step.make_train_step` documents them, the
+    positive at candidate 0, and `indices`, int32 (Q,): positions in `groups`. In padded batches L
+    is a bucket, and where a group has fewer negatives than C - 1, such a place holds one pad token,
+    since attention over nothing at all has no value; packed batches leave such a place out. Packed
+    rows have `max_length` tokens; how many there are differs from batch to batch by few sizes.
 
     Args:
         groups: what to train on; a group with fewer than `negatives` gives all it has.
         queries: query id -> text.
         documents: document id -> text; read from several threads.
         tokenizer: encodes the pairs and counts what it cuts, batches read ahead included.
-        groups_per_batch: Q.
+        groups_per_batch: Q, of all parts and processes together.
         negatives: drawn without replacement from each group's, anew each epoch.
         seed: of the order and of the negatives.
-        buckets: lengths that batches are padded to, the last at least the tokenizer's
+        targets: what the array `targets` holds. Labels are 1 for the positive and 0 for negatives
+            where a group has none of its own. Teacher scores must be there for every group.
+        packing: several pairs in a row.
+        accumulation: parts of a batch; above 1 all arrays have an axis of them in front.
+        tokens: the ids of the texts of `groups`, by the same tokenizer; `queries` and `documents`
+            are not read then. None: texts are tokenised as batches are made.
+        shard: which process of how many this is. A batch holds the groups of this one only, of each
+            part; joined over the processes, they are the batch of one process alone (packed, in
+            another order, which evens out their tokens). Shapes are equal on all processes, and
+            `places` counts over the rows of all of them. Needs `tokens` where there are several
+            processes, whose lengths say the shape.
+        rows_multiple: a number that packed rows are a multiple of.
+        buckets: lengths that padded batches may have, the last at least the tokenizer's
             max_length. Default: `length_buckets(max_length)`.
         num_threads: threads that make batches; 0 makes each one when it is asked for.
         prefetch: batches made ahead.
 
     Raises:
-        InputError: fewer groups than one batch takes, or no negatives asked for.
+        InputError: fewer groups than one batch takes, no negatives asked for, groups that cannot be
+            cut into equal parts for all processes, or a group without teacher scores.
     """
     max_length = tokenizer.text.max_length
     lengths = sorted(buckets) if buckets is not None else length_buckets(max_length)
     bucket_for(max_length, lengths)
-    if negatives < 1 or groups_per_batch < 1:
-        raise InputError(
-            f"a batch of {groups_per_batch} groups with {negatives} negatives; at least 1 of each "
-            "is needed"
-        )
-    if len(groups) < groups_per_batch:
-        raise InputError(
-            f"{len(groups)} groups do not fill a batch of {groups_per_batch}; lower the batch size"
-        )
+    _check(groups, groups_per_batch, negatives, accumulation, shard[1], targets)
+    if tokens is None and shard[1] > 1:
+        raise ValueError("several processes need tokens: lengths of all texts say the shapes")
 
-    def draw(position: int, group: int) -> _Sample:
+    def draw(position: int, group: int) -> Sample:
         epoch = position // len(groups)
-        pool = groups[group].negative_ids
         # Philox counts, so a stream of its own for each (seed, epoch, group) costs no state.
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, group])))
-        chosen = random.permutation(len(pool))[:negatives]
-        return _Sample(group, [pool[place] for place in chosen])
+        chosen = random.permutation(len(groups[group].negative_ids))[:negatives]
+        return Sample(group, chosen.tolist())
 
-    def collate(samples: Sequence[_Sample]) -> dict[str, np.ndarray]:
-        pairs = []
-        for group, negative_ids in samples:
-            query = queries[groups[group].query_id]
-            for document_id in (groups[group].positive_id, *negative_ids):
-                pairs.append((query, documents[document_id]))
-        tokenized = iter(tokenizer.encode(pairs))
-        sizes = np.array([1 + len(sample.negative_ids) for sample in samples])
-        candidate_mask = np.arange(1 + negatives)[None, :] < sizes[:, None]
-        nothing = TokenizedPair(np.array([tokenizer.pad_token_id], np.int32), np.zeros(1, np.int32))
-        rows = [next(tokenized) if real else nothing for real in candidate_mask.ravel()]
-        length = bucket_for(max(len(row.input_ids) for row in rows), lengths)
-        flat = pad_pairs(rows, length=length, pad_token_id=tokenizer.pad_token_id)
-        shape = (*candidate_mask.shape, length)
-        batch = {name: array.reshape(shape) for name, array in flat.items()}
-        indices = np.array([sample.group for sample in samples], np.int32)
-        return batch | {"candidate_mask": candidate_mask, "indices": indices}
+    shape = BatchShape(
+        candidates=1 + negatives,
+        buckets=lengths,
+        targets=targets,
+        packing=packing,
+        accumulation=accumulation,
+        shard=shard,
+        rows_multiple=rows_multiple,
+    )
+    collate = BatchMaker(groups, queries, documents, tokenizer, shape, tokens)
 
     # grain adds the epoch to the seed, so neighbouring seeds would share orders: spread them.
     shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -125,3 +121,33 @@ def training_batches(
             )
         )
     )
+
+
+def _check(
+    groups: Sequence[Group],
+    groups_per_batch: int,
+    negatives: int,
+    accumulation: int,
+    processes: int,
+    targets: Targets | None,
+) -> None:
+    if negatives < 1 or groups_per_batch < 1:
+        raise InputError(
+            f"a batch of {groups_per_batch} groups with {negatives} negatives; at least 1 of each "
+            "is needed"
+        )
+    if len(groups) < groups_per_batch:
+        raise InputError(
+            f"{len(groups)} groups do not fill a batch of {groups_per_batch}; lower the batch size"
+        )
+    if groups_per_batch % (accumulation * processes):
+        raise InputError(
+            f"groups_per_batch: got {groups_per_batch}; {accumulation} equal parts for {processes} "
+            f"processes need a multiple of {accumulation * processes}"
+        )
+    if targets == "teacher_scores":
+        lacking = sum(group.teacher_scores is None for group in groups)
+        if lacking:
+            raise InputError(
+                f"{lacking} of {len(groups)} groups have no teacher scores, which the loss needs"
+            )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Two orders of the same documents can give measures that differ in the last bit only.
-_SAME = 1e-9
+SAME = 1e-9
 _BATCH = 512
 
 
@@ -62,9 +62,9 @@ def paired_test(
         interval=interval,
         p_t_test=p_t_test,
         p_permutation=_permutation_test(differences, resamples, seed),
-        wins=int((differences > _SAME).sum()),
-        ties=int((np.abs(differences) <= _SAME).sum()),
-        losses=int((differences < -_SAME).sum()),
+        wins=int((differences > SAME).sum()),
+        ties=int((np.abs(differences) <= SAME).sum()),
+        losses=int((differences < -SAME).sum()),
     )
 
 
@@ -73,10 +73,10 @@ def _t_test(differences: np.ndarray) -> tuple[float, tuple[float, float] | None]
 
     if len(differences) == 1:
         return 1.0, None
-    if np.ptp(differences) <= _SAME:
+    if np.ptp(differences) <= SAME:
         # No spread, so no t: equal runs are certainly equal, a constant gap is certainly a gap.
         gap = float(differences.mean())
-        return float(abs(gap) <= _SAME), (gap, gap)
+        return float(abs(gap) <= SAME), (gap, gap)
     result = stats.ttest_1samp(differences, 0.0)
     low, high = result.confidence_interval(0.95)
     return float(result.pvalue), (float(low), float(high))
@@ -85,7 +85,7 @@ def _t_test(differences: np.ndarray) -> tuple[float, tuple[float, float] | None]
 def _permutation_test(differences: np.ndarray, resamples: int, seed: int) -> float:
     from scipy import stats
 
-    if len(differences) == 1 or np.abs(differences).max() <= _SAME:
+    if len(differences) == 1 or np.abs(differences).max() <= SAME:
         return 1.0
     result = stats.permutation_test(
         (differences,),

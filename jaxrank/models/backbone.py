@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args, get_origin, runtime_checkable
 
 from jaxrank.errors import InputError
+from jaxrank.models.packing import Packing
 from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 Pooling = Literal["first", "last"]
@@ -57,16 +58,19 @@ class Backbone(Protocol):
         *,
         mask: Bool[Array, "B L"],
         token_type_ids: Int[Array, "B L"] | None = None,
+        packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> Encoded:
         """Encode right-padded texts.
 
         `mask` is True for real tokens; what a masked position yields is unspecified, and no real
-        position depends on it. `key` draws dropout; without one nothing is dropped. With
-        `return_hidden_states` also the hidden states, in the order and by the convention of
-        transformers' `output_hidden_states`; an encoder-decoder's encoder comes first. An
-        encoder-decoder yields its decoder's vectors, and takes `decoder_input` beside the rest.
+        position depends on it. With a `packing` each row holds several texts, and what a text's
+        tokens yield is what they would yield in a row of its own; `mask` is then not looked at.
+        `key` draws dropout; without one nothing is dropped. With `return_hidden_states` also the
+        hidden states, in the order and by the convention of transformers' `output_hidden_states`;
+        an encoder-decoder's encoder comes first. An encoder-decoder yields its decoder's vectors,
+        and takes `decoder_input` beside the rest.
         """
         ...
 
@@ -99,6 +103,10 @@ class Family:
     presets: Mapping[str, BackboneConfig]
     """Published sizes by name, and `<name>-tiny` for tests and first tries."""
 
+    lora_targets: tuple[str, ...]
+    """Names of the layers that get a low-rank adapter unless others are asked for: those of
+    RankMamba's code, where it has a list, or all linear layers inside the stack."""
+
     encode_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a head -> what `encode` is told under it, e.g. how far an encoder-decoder decodes."""
 
@@ -129,8 +137,14 @@ def check_config(config: Any) -> None:
             raise InputError(f"{where}; a dropout rate is below 1")
 
 
-def check_length(input_ids: Int[Array, "B L"], config: BackboneConfig) -> None:
-    """Raise ValueError if the texts are longer than the model has positions."""
+def check_length(
+    input_ids: Int[Array, "B L"], config: BackboneConfig, packing: Packing | None
+) -> None:
+    """Raise ValueError if the texts are longer than the model has positions.
+
+    Packed rows may be longer: their texts are not, and how long those are is no shape. A longer
+    one in spite of that would get NaN where positions are learned.
+    """
     length, longest = input_ids.shape[1], config.max_length
-    if longest is not None and length > longest:
+    if packing is None and longest is not None and length > longest:
         raise ValueError(f"input_ids are {length} long; this model has {longest} positions")

@@ -27,11 +27,13 @@ from jaxrank.models.layers import (
     FeedForward,
     LayerNorm,
     MultiHeadAttention,
+    PositionEmbedding,
     split_key,
 )
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.packing import EVERYTHING, Visible
+from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.ops.dropout import dropout
-from jaxrank.shapes import Array, Bool, Float, Key
+from jaxrank.shapes import Array, Float, Int, Key
 
 POSITION_OFFSET = 2  # Position 0 is row 2, in fairseq the first id behind the pad token's.
 
@@ -140,18 +142,18 @@ class BartLayer(nnx.Module):
         self,
         hidden: Float[Array, "B L D"],
         *,
-        mask: Bool[Array, "B L"] | None = None,
+        visible: Visible = EVERYTHING,
         source: Float[Array, "B S D"] | None = None,
-        source_mask: Bool[Array, "B S"] | None = None,
+        source_visible: Visible = EVERYTHING,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Apply the layer; a `key` turns dropout on."""
         probability, mixed, cross_probability, crossed, inner, transformed = split_key(key, 6)
-        update = self.attention(hidden, mask=mask, is_causal=self.is_decoder, key=probability)
+        update = self.attention(hidden, visible=visible, is_causal=self.is_decoder, key=probability)
         hidden = self.attention_norm(hidden + dropout(update, self.dropout_rate, mixed))
         if self.is_decoder:
             update = self.cross_attention(
-                hidden, source=source, mask=source_mask, key=cross_probability
+                hidden, source=source, visible=source_visible, key=cross_probability
             )
             hidden = self.cross_attention_norm(hidden + dropout(update, self.dropout_rate, crossed))
         update = self.feed_forward(
@@ -170,14 +172,14 @@ class BartStack(nnx.Module):
         is_decoder: bool,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
-        remat: bool,
+        remat: Remat | None,
         unroll: int,
     ) -> None:
-        self.position = Embedding(
+        self.position = PositionEmbedding(
             config.max_position_embeddings + POSITION_OFFSET,
             config.hidden_size,
             standard_deviation=config.initializer_range,
-            dtype=dtype,
+            dtype=jnp.float32,  # so is the sum with the token's, and the gradients' over a batch
             rngs=rngs,
         )
         self.embedding_norm = _norm(config, dtype=dtype)
@@ -185,7 +187,7 @@ class BartStack(nnx.Module):
             lambda rngs: BartLayer(config, is_decoder=is_decoder, dtype=dtype, rngs=rngs),
             config.num_decoder_layers if is_decoder else config.num_layers,
             rngs=rngs,
-            keep="inputs" if remat else "projections",
+            remat=remat or "projections",
             unroll=unroll,
         )
         self.dropout_rate = config.dropout
@@ -193,25 +195,25 @@ class BartStack(nnx.Module):
     def __call__(
         self,
         embedded: Float[Array, "B L D"],
+        positions: Int[Array, "*batch L"],
         *,
-        mask: Bool[Array, "B L"] | None = None,
+        visible: Visible = EVERYTHING,
         source: Float[Array, "B S D"] | None = None,
-        source_mask: Bool[Array, "B S"] | None = None,
+        source_visible: Visible = EVERYTHING,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> tuple[Float[Array, "B L D"], tuple[Array, ...]]:
         """The result, and if asked for the normalised embeddings and every layer's output."""
         embedded_key, layers_key = split_key(key, 2)
-        positions_LD = self.position(jnp.arange(embedded.shape[1]) + POSITION_OFFSET)
-        embedded = self.embedding_norm(embedded + positions_LD[None])
+        embedded = self.embedding_norm(embedded + self.position(positions + POSITION_OFFSET))
         embedded = dropout(embedded, self.dropout_rate, embedded_key)
         result: Any = self.layers(
             embedded,
             key=layers_key,
             return_hidden_states=return_hidden_states,
-            mask=mask,
+            visible=visible,
             source=source,
-            source_mask=source_mask,
+            source_visible=source_visible,
         )
         hidden, outputs = result if return_hidden_states else (result, ())
         return hidden, (embedded, *outputs) if return_hidden_states else ()
@@ -226,7 +228,7 @@ class Bart(EncoderDecoder):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.config = config
@@ -276,5 +278,6 @@ FAMILY = Family(
     wording="encoder",
     classification_head=partial(DenseHead, pooling="last"),
     presets=PRESETS,
+    lora_targets=("query", "key", "value", "output", "up", "down"),
     encode_options=ENCODE_OPTIONS,
 )

@@ -10,7 +10,7 @@ classification head. They match RobertaModel, XLMRobertaModel, ElectraModel and 
 classification classes beside those.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,105 +19,22 @@ from flax import nnx
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxrank.errors import InputError
-from jaxrank.models.backbone import BackboneConfig, Encoded, Family, check_length
+from jaxrank.models.backbone import Encoded, Family, check_length
+from jaxrank.models.bert_config import BertConfig, ElectraConfig, RobertaConfig
 from jaxrank.models.heads import DenseHead
-from jaxrank.models.layers import Embedding, FeedForward, LayerNorm, MultiHeadAttention, split_key
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.layers import (
+    Embedding,
+    FeedForward,
+    LayerNorm,
+    Linear,
+    MultiHeadAttention,
+    PositionEmbedding,
+    split_key,
+)
+from jaxrank.models.packing import Packing, Visible, token_positions, visible_tokens
+from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.ops.dropout import dropout
 from jaxrank.shapes import Array, Bool, Float, Int, Key
-
-
-@dataclass(frozen=True)
-class BertConfig(BackboneConfig):
-    """Sizes and constants of a BERT encoder; the defaults are bert-base-uncased."""
-
-    vocab_size: int = 30522
-    """Rows of the token table; the default is bert-base-uncased's vocabulary."""
-
-    hidden_size: int = 768
-    """Width of a token's vector; the default is the base size."""
-
-    num_layers: int = 12
-    """Transformer layers; the default is the base size."""
-
-    num_heads: int = 12
-    """Attention heads; each is hidden_size / num_heads wide, 64 in the published sizes."""
-
-    intermediate_size: int = 3072
-    """Width inside the feed-forward part; the published sizes take 4 x hidden_size."""
-
-    max_position_embeddings: int = 512
-    """Longest input, in tokens: the rows of the position table. BERT was trained with 512."""
-
-    type_vocab_size: int = 2
-    """Rows of the token type table: the query is 0, the document 1."""
-
-    hidden_dropout: float = 0.1
-    """Rate after the embeddings and before each residual sum, in training only; as published."""
-
-    attention_dropout: float = 0.1
-    """Rate on the attention probabilities, in training only; as published."""
-
-    layer_norm_epsilon: float = 1e-12
-    """Added to the variance in every normalisation; as published."""
-
-    initializer_range: float = 0.02
-    """Standard deviation of random weights at the start; as published."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hidden_size % self.num_heads:
-            raise InputError(
-                f"{type(self).__name__}: hidden_size is {self.hidden_size}; it must be a multiple "
-                f"of num_heads ({self.num_heads})"
-            )
-        if self.max_length < 1:
-            rows, row = self.max_position_embeddings, self.first_position
-            raise InputError(f"max_position_embeddings is {rows}; the first token takes row {row}")
-
-    @property
-    def first_position(self) -> int:
-        """Row of the position table that the first token takes."""
-        return 0
-
-    @property
-    def embedding_width(self) -> int:
-        """Width of the embeddings; those of another width than the layers' are projected."""
-        return self.hidden_size
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens: one for each position from the first on."""
-        return self.max_position_embeddings - self.first_position
-
-
-@dataclass(frozen=True)
-class RobertaConfig(BertConfig):
-    """As BertConfig, with the published models' place for the first token."""
-
-    pad_token_id: int = 1
-    """The first token takes row pad_token_id + 1 of the position table: fairseq numbered tokens
-    from there. All published models have 1."""
-
-    @property
-    def first_position(self) -> int:
-        """Row of the position table that the first token takes."""
-        return self.pad_token_id + 1
-
-
-@dataclass(frozen=True)
-class ElectraConfig(BertConfig):
-    """As BertConfig, with a width of their own for the embeddings."""
-
-    embedding_size: int = 768
-    """Width of the embeddings; where it is not hidden_size, a linear layer follows them. The small
-    sizes have 128 for a hidden_size of 256."""
-
-    @property
-    def embedding_width(self) -> int:
-        """Width of the embeddings; those of another width than the layers' are projected."""
-        return self.embedding_size
 
 
 class BertLayer(nnx.Module):
@@ -149,12 +66,12 @@ class BertLayer(nnx.Module):
         self,
         hidden: Float[Array, "B L D"],
         *,
-        mask: Bool[Array, "B L"],
+        visible: Visible,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Apply the layer; a `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
-        mixed = self.attention(hidden, mask=mask, key=probability_key)
+        mixed = self.attention(hidden, visible=visible, key=probability_key)
         mixed = dropout(mixed, self.dropout_rate, mixed_key)
         hidden = self.attention_norm(hidden + mixed)
         transformed = dropout(self.feed_forward(hidden), self.dropout_rate, transformed_key)
@@ -165,15 +82,17 @@ class BertEmbeddings(nnx.Module):
     """Token, token type and position vectors, summed and normalised; matches BertEmbeddings."""
 
     def __init__(self, config: BertConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        table = partial(
-            Embedding,
-            features=config.embedding_width,
-            standard_deviation=config.initializer_range,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        def table(rows: int, kind: type[Embedding] = Embedding) -> Embedding:
+            return kind(
+                rows,
+                config.embedding_width,
+                standard_deviation=config.initializer_range,
+                dtype=jnp.float32,  # so are their sum, and the gradients' sum over a batch
+                rngs=rngs,
+            )
+
         self.token = table(config.vocab_size)
-        self.position = table(config.max_position_embeddings)
+        self.position = table(config.max_position_embeddings, PositionEmbedding)
         self.token_type = table(config.type_vocab_size)
         self.norm = _norm(config, config.embedding_width, dtype=dtype)
         self.first_position = config.first_position
@@ -183,6 +102,7 @@ class BertEmbeddings(nnx.Module):
         self,
         input_ids: Int[Array, "B L"],
         token_type_ids: Int[Array, "B L"],
+        positions: Int[Array, "*batch L"],
         *,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
@@ -190,8 +110,8 @@ class BertEmbeddings(nnx.Module):
         # Transformers' RoBERTa counts the tokens that are not pads. Padding is on the right, so its
         # positions are these, but in a text that itself holds the pad's literal (`<pad>`): there
         # transformers gives that token the pad's row and all later ones the row before ours.
-        positions_LD = self.position(self.first_position + jnp.arange(input_ids.shape[1]))
-        hidden = self.token(input_ids) + self.token_type(token_type_ids) + positions_LD[None]
+        placed = self.position(self.first_position + positions)
+        hidden = self.token(input_ids) + self.token_type(token_type_ids) + placed
         return dropout(self.norm(hidden), self.dropout_rate, key)
 
 
@@ -204,23 +124,23 @@ class Bert(nnx.Module):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.config = config
         self.embeddings = BertEmbeddings(config, dtype=dtype, rngs=rngs)
         widths = config.embedding_width, config.hidden_size
         initial = jax.nn.initializers.normal(config.initializer_range)
-        projection = partial(nnx.Linear, kernel_init=initial, dtype=dtype, rngs=rngs)
+        projection = partial(Linear, kernel_init=initial, dtype=dtype, rngs=rngs)
         self.projection = projection(*widths) if widths[0] != widths[1] else None
         self.layers = LayerStack(
             lambda rngs: BertLayer(config, dtype=dtype, rngs=rngs),
             config.num_layers,
             rngs=rngs,
-            # Without remat too: what lies between the projections is cheap to recompute and costly
+            # By default: what lies between the projections is cheap to recompute and costly
             # to keep. A training step of minilm-l6 (32 x 128, float32, one CPU core) took 2.65 s
             # and 1.9 GiB instead of 3.1 s and 2.9 GiB.
-            keep="inputs" if remat else "projections",
+            remat=remat or "projections",
             unroll=unroll,
         )
 
@@ -230,19 +150,24 @@ class Bert(nnx.Module):
         *,
         mask: Bool[Array, "B L"],
         token_type_ids: Int[Array, "B L"] | None = None,
+        packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> Encoded:
         """Encode texts; see Backbone. The hidden states are the embeddings, then each layer's."""
-        check_length(input_ids, self.config)
+        check_length(input_ids, self.config, packing)
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
         embeddings_key, layers_key = split_key(key, 2)
-        embedded = self.embeddings(input_ids, token_type_ids, key=embeddings_key)
+        positions = token_positions(input_ids, packing)
+        embedded = self.embeddings(input_ids, token_type_ids, positions, key=embeddings_key)
         if self.projection is not None:
             embedded = self.projection(embedded)
         result: Any = self.layers(
-            embedded, key=layers_key, mask=mask, return_hidden_states=return_hidden_states
+            embedded,
+            key=layers_key,
+            visible=visible_tokens(mask, packing),
+            return_hidden_states=return_hidden_states,
         )
         if not return_hidden_states:
             return result
@@ -296,6 +221,7 @@ FAMILY = Family(
     wording="encoder",
     classification_head=partial(DenseHead, drops_input=False),
     presets=PRESETS,
+    lora_targets=("query", "key", "value", "output", "up", "down"),
 )
 ROBERTA = replace(
     FAMILY,

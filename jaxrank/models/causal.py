@@ -11,7 +11,8 @@ from flax import nnx
 from jaxrank.models.backbone import BackboneConfig, Encoded, check_length
 from jaxrank.models.heads import LinearHead
 from jaxrank.models.layers import split_key
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.packing import Packing, token_positions, visible_tokens
+from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 
@@ -33,7 +34,7 @@ class CausalDecoder(nnx.Module):
 
     Args:
         config: the architecture's.
-        make_layer: builds one layer, called as `layer(hidden, key=..., **context)`.
+        make_layer: builds one layer, called as `layer(hidden, visible=..., key=..., **context)`.
         rngs, remat, unroll: as those of RerankerModule.
     """
 
@@ -45,7 +46,7 @@ class CausalDecoder(nnx.Module):
         make_layer: Callable[[nnx.Rngs], nnx.Module],
         *,
         rngs: nnx.Rngs,
-        remat: bool,
+        remat: Remat | None,
         unroll: int,
     ) -> None:
         self.config = config
@@ -53,19 +54,23 @@ class CausalDecoder(nnx.Module):
             make_layer,
             config.num_layers,
             rngs=rngs,
-            keep="inputs" if remat else "projections",
+            remat=remat or "projections",
             unroll=unroll,
         )
 
     def embed(
-        self, input_ids: Int[Array, "B L"], *, key: Key[Array, ""] | None
+        self,
+        input_ids: Int[Array, "B L"],
+        positions: Int[Array, "*batch L"],
+        *,
+        key: Key[Array, ""] | None,
     ) -> Float[Array, "B L D"]:
         """What the first layer is given."""
         raise NotImplementedError
 
-    def context(self, length: int) -> dict[str, Any]:
-        """What every layer is given beside the hidden vectors, for texts of `length` tokens."""
-        del length
+    def context(self, positions: Int[Array, "*batch L"]) -> dict[str, Any]:
+        """What every layer is given beside the hidden vectors, for tokens at those places."""
+        del positions
         return {}
 
     def finish(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
@@ -78,6 +83,7 @@ class CausalDecoder(nnx.Module):
         *,
         mask: Bool[Array, "B L"],
         token_type_ids: Int[Array, "B L"] | None = None,
+        packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> Encoded:
@@ -87,10 +93,11 @@ class CausalDecoder(nnx.Module):
         `finish` makes of that one.
         """
         del mask, token_type_ids
-        check_length(input_ids, self.config)
+        check_length(input_ids, self.config, packing)
         embeddings_key, layers_key = split_key(key, 2)
-        embedded = self.embed(input_ids, key=embeddings_key)
-        context = self.context(input_ids.shape[1])
+        positions = token_positions(input_ids, packing)
+        embedded = self.embed(input_ids, positions, key=embeddings_key)
+        context = self.context(positions) | {"visible": visible_tokens(None, packing)}
         if not return_hidden_states:
             last: Any = self.layers(embedded, key=layers_key, **context)
             return self.finish(last)

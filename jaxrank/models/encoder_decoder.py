@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, check_length
 from jaxrank.models.layers import split_key
+from jaxrank.models.packing import Packing, token_positions, visible_tokens
 from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 DecoderInput = Literal["start", "text"]
@@ -40,10 +41,10 @@ class EncoderDecoder(nnx.Module):
     """An encoder that reads the text, and a decoder that attends to what it yields.
 
     A subclass makes `config`, `token` (ids to vectors, for both stacks), `encoder` and `decoder`.
-    A stack is called as `stack(embedded, *, mask, source, source_mask, key, return_hidden_states)`
-    and returns its result and its hidden states. The encoder is told which of its tokens are real;
-    the decoder what it attends to, and which of that is real. It needs no mask of its own: no
-    position sees a later one, and padding stands last.
+    A stack is called as `stack(embedded, positions, *, visible, source, source_visible, key,
+    return_hidden_states)` and returns its result and its hidden states. The encoder is told which
+    tokens see each other; the decoder what it attends to, and who sees what of that. It needs no
+    mask of its own: no position sees a later one, and padding stands last.
     """
 
     config: Any
@@ -57,6 +58,7 @@ class EncoderDecoder(nnx.Module):
         *,
         mask: Bool[Array, "B L"],
         token_type_ids: Int[Array, "B L"] | None = None,
+        packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
         decoder_input: DecoderInput = "start",
@@ -69,30 +71,50 @@ class EncoderDecoder(nnx.Module):
         transformers' sequence classification does. There the vector at the last real token is
         scored. Transformers looks for the last end-of-sequence token, which is the same one
         wherever a text ends in it, as a tokenizer's own pairs do.
+
+        Packed, "start" yields the vectors of the T texts of each row, (B, T, D).
         """
-        check_length(input_ids, self.config)
+        check_length(input_ids, self.config, packing)
         encoder_key, decoder_key = split_key(key, 2)
         encoded, encoder_states = self.encoder(
             self.token(input_ids),
-            mask=mask,
+            token_positions(input_ids, packing),
+            visible=visible_tokens(mask, packing),
             key=encoder_key,
             return_hidden_states=return_hidden_states,
         )
+        start = self.config.decoder_start_token_id
+        decoder_ids = _decoder_ids(input_ids, start, decoder_input, packing)
+        decoding = None if packing is None else decoder_packing(packing, decoder_input)
+        source_visible = visible_tokens(mask, decoding)
+        if packing is not None:
+            source_visible = source_visible._replace(key_segment_ids=packing.segment_ids)
         hidden, decoder_states = self.decoder(
-            self.token(_decoder_ids(input_ids, self.config.decoder_start_token_id, decoder_input)),
+            self.token(decoder_ids),
+            token_positions(decoder_ids, decoding),
+            visible=visible_tokens(None, decoding),
             source=encoded,
-            source_mask=mask,
+            source_visible=source_visible,
             key=decoder_key,
             return_hidden_states=return_hidden_states,
         )
         return (hidden, (*encoder_states, *decoder_states)) if return_hidden_states else hidden
 
 
+def decoder_packing(packing: Packing, decoder_input: DecoderInput) -> Packing:
+    """Where the decoder's tokens stand: those of the texts, or one a text side by side."""
+    if decoder_input == "text":
+        return packing
+    texts_BT = jnp.broadcast_to(jnp.arange(packing.first.shape[1])[None], packing.first.shape)
+    return Packing(texts_BT + 1, jnp.zeros_like(texts_BT), first=texts_BT, last=texts_BT)
+
+
 def _decoder_ids(
-    input_ids: Int[Array, "B L"], start: int, decoder_input: DecoderInput
+    input_ids: Int[Array, "B L"], start: int, decoder_input: DecoderInput, packing: Packing | None
 ) -> Int[Array, "B _"]:
-    """The start token, and for "text" all tokens but the last behind it."""
-    starts = jnp.full_like(input_ids[:, :1], start)
+    """Each text's start token, and for "text" all its tokens but the last behind it."""
     if decoder_input == "start":
-        return starts
-    return jnp.concatenate([starts, input_ids[:, :-1]], axis=1)
+        return jnp.full_like(input_ids[:, :1] if packing is None else packing.first, start)
+    starts = jnp.full_like(input_ids[:, :1], start)
+    shifted = jnp.concatenate([starts, input_ids[:, :-1]], axis=1)
+    return shifted if packing is None else jnp.where(packing.positions == 0, start, shifted)

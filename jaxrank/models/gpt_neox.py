@@ -23,6 +23,8 @@ from jaxrank.models.layers import (
     MultiHeadAttention,
     split_key,
 )
+from jaxrank.models.packing import Visible
+from jaxrank.models.stack import Remat
 from jaxrank.ops.dropout import dropout
 from jaxrank.ops.rotary import Rotary, make_rotary, rotary_frequencies
 from jaxrank.shapes import Array, Float, Int, Key
@@ -128,13 +130,18 @@ class GptNeoXLayer(nnx.Module):
         self,
         hidden: Float[Array, "B L D"],
         *,
+        visible: Visible,
         rotary: Rotary,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Apply the layer; a `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
         mixed = self.attention(
-            self.attention_norm(hidden), rotary=rotary, is_causal=True, key=probability_key
+            self.attention_norm(hidden),
+            visible=visible,
+            rotary=rotary,
+            is_causal=True,
+            key=probability_key,
         )
         mixed_sum = hidden + dropout(mixed, self.dropout_rate, mixed_key)
         read = hidden if self.has_parallel_residual else mixed_sum
@@ -151,7 +158,7 @@ class GptNeoX(CausalDecoder):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.embedding = Embedding(
@@ -171,15 +178,20 @@ class GptNeoX(CausalDecoder):
         self.final_norm = _norm(config, dtype=dtype)
 
     def embed(
-        self, input_ids: Int[Array, "B L"], *, key: Key[Array, ""] | None
+        self,
+        input_ids: Int[Array, "B L"],
+        positions: Int[Array, "*batch L"],
+        *,
+        key: Key[Array, ""] | None,
     ) -> Float[Array, "B L D"]:
         """Token vectors; positions enter in the layers."""
+        del positions
         return dropout(self.embedding(input_ids), self.config.hidden_dropout, key)
 
-    def context(self, length: int) -> dict[str, Rotary]:
+    def context(self, positions: Int[Array, "*batch L"]) -> dict[str, Rotary]:
         """The turns of every position."""
         frequencies = rotary_frequencies(self.config.rotary_channels, base=self.config.rotary_base)
-        return {"rotary": make_rotary(jnp.arange(length), jnp.asarray(frequencies))}
+        return {"rotary": make_rotary(positions, jnp.asarray(frequencies))}
 
     def finish(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Normalise."""
@@ -212,4 +224,5 @@ FAMILY = Family(
     wording="decoder",
     classification_head=classification_head,
     presets=PRESETS,
+    lora_targets=("embedding", "qkv", "output", "up", "down"),
 )

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 from jaxrank.models.backbone import BackboneConfig
 from jaxrank.models.layers import ACTIVATIONS, split_key
+from jaxrank.models.packing import Packing
 from jaxrank.ops.dropout import dropout
 from jaxrank.shapes import Array, Bool, Float, Float32, Key
 
@@ -35,6 +36,24 @@ def pool(
         return pooled.astype(jnp.float32)
     total = jnp.sum(jnp.where(mask[:, :, None], hidden, 0), axis=1, dtype=jnp.float32)
     return total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
+
+
+def pool_texts(
+    hidden: Float[Array, "B L D"], packing: Packing, pooling: HeadPooling
+) -> Float32[Array, "B T D"]:
+    """As `pool`, one vector for each of the T texts of a row; any finite one where there is none.
+
+    Each row by itself, since rows may lie on several devices.
+    """
+    if pooling != "mean":
+        places_BT = packing.first if pooling == "first" else packing.last
+        return jnp.take_along_axis(hidden, places_BT[:, :, None], axis=1).astype(jnp.float32)
+    texts_T = 1 + jnp.arange(packing.first.shape[1])
+    is_own_BTL = packing.segment_ids[:, None, :] == texts_T[None, :, None]
+    total_BTD = jnp.einsum(
+        "btl,bld->btd", is_own_BTL.astype(hidden.dtype), hidden, preferred_element_type=jnp.float32
+    )
+    return total_BTD / jnp.maximum(jnp.sum(is_own_BTL, axis=2), 1)[:, :, None]
 
 
 class LinearHead(nnx.Module):

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from jaxrank.models.packing import EVERYTHING, Visible
 from jaxrank.ops.attention import attention
 from jaxrank.ops.norm import layer_norm, rms_norm
 from jaxrank.ops.rotary import Rotary, apply_rotary
-from jaxrank.shapes import Array, Bool, Float, Int, Key
+from jaxrank.shapes import Array, Float, Int, Key
 
 Fusion = Literal["parts", "heads"]
 
@@ -37,6 +38,15 @@ class Embedding(nnx.Module):
     def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Look up vectors; an id beyond the table yields NaN, never another id's vector."""
         return jnp.take(self.embedding[...], ids, axis=0).astype(self.dtype)
+
+
+class PositionEmbedding(Embedding):
+    """A table with one vector a place in the text."""
+
+    def __call__(self, positions: Int[Array, "*batch L"]) -> Float[Array, "_ L D"]:
+        """Look up vectors, for each row its own (B, L) or for all the same (L,)."""
+        vectors = super().__call__(positions)
+        return vectors if positions.ndim == 2 else vectors[None]
 
 
 class LayerNorm(nnx.Module):
@@ -68,6 +78,26 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalise in float32, yield `dtype`."""
         return rms_norm(x, self.weight[...], epsilon=self.epsilon).astype(self.dtype)
+
+
+class Linear(nnx.Linear):
+    """A linear layer whose bias is added in float32.
+
+    In half precision the gradient of a bias, a sum over all tokens of a batch, would be added up in
+    that very precision: in bfloat16 a sum of ones does not get beyond 256.
+    """
+
+    def __call__(self, inputs: Float[Array, "... D"], out_sharding: Any = None) -> Array:
+        """Project vectors; the result has the layer's dtype."""
+        inputs, kernel = self.promote_dtype((inputs, self.kernel[...]), dtype=self.dtype)
+        dimensions = (((inputs.ndim - 1,), (0,)), ((), ()))
+        y = self.dot_general(
+            inputs, kernel, dimensions, precision=self.precision, out_sharding=out_sharding
+        )
+        if self.bias is None:
+            return y
+        bias = self.bias[...].astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,))
+        return (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
 class MultiHeadAttention(nnx.Module):
@@ -104,7 +134,7 @@ class MultiHeadAttention(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        linear = partial(nnx.Linear, kernel_init=initial, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, kernel_init=initial, dtype=dtype, rngs=rngs)
         self.head_size = head_size or width // num_heads
         self.num_heads = num_heads
         inner = num_heads * self.head_size
@@ -127,7 +157,7 @@ class MultiHeadAttention(nnx.Module):
         hidden: Float[Array, "B L D"],
         *,
         source: Float[Array, "B S D"] | None = None,
-        mask: Bool[Array, "B S"] | None = None,
+        visible: Visible = EVERYTHING,
         bias: Float[Array, "_ H L S"] | None = None,
         is_causal: bool = False,
         window: int | Int[Array, ""] | None = None,
@@ -136,8 +166,8 @@ class MultiHeadAttention(nnx.Module):
     ) -> Float[Array, "B L D"]:
         """Mix the vectors of `source` (of `hidden` itself if None) into those of `hidden`.
 
-        `mask`, `bias`, `is_causal` and `window` are those of `jaxrank.ops.attention`; `rotary`
-        turns queries and keys; `key` turns dropout on.
+        `visible` says which vectors a vector sees; it, `bias`, `is_causal` and `window` are as in
+        `jaxrank.ops.attention`. `rotary` turns queries and keys; `key` turns dropout on.
         """
         query, keys, values = self._project(hidden, hidden if source is None else source)
         if rotary is not None:
@@ -146,7 +176,7 @@ class MultiHeadAttention(nnx.Module):
             query,
             keys,
             values,
-            mask=mask,
+            **visible._asdict(),
             bias=bias,
             is_causal=is_causal,
             window=window,
@@ -187,7 +217,7 @@ class FeedForward(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        linear = partial(nnx.Linear, use_bias=use_bias, kernel_init=initial, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, use_bias=use_bias, kernel_init=initial, dtype=dtype, rngs=rngs)
         self.up = linear(width, inner)
         self.down = linear(inner, width)
         self.activation = activation
@@ -218,7 +248,7 @@ class GatedFeedForward(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
-        linear = partial(nnx.Linear, use_bias=False, kernel_init=initial, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, use_bias=False, kernel_init=initial, dtype=dtype, rngs=rngs)
         if is_fused:
             self.gate_and_up = linear(width, 2 * inner)
         else:

@@ -19,6 +19,8 @@ from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Family
 from jaxrank.models.causal import CausalDecoder, classification_head
 from jaxrank.models.layers import Embedding, GatedFeedForward, MultiHeadAttention, RMSNorm
+from jaxrank.models.packing import Visible
+from jaxrank.models.stack import Remat
 from jaxrank.ops.rotary import Rotary, llama3_frequencies, make_rotary, rotary_frequencies
 from jaxrank.shapes import Array, Float, Float32, Int, Key
 
@@ -167,11 +169,14 @@ class LlamaLayer(nnx.Module):
         self,
         hidden: Float[Array, "B L D"],
         *,
+        visible: Visible,
         rotary: Rotary,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Apply the layer; a `key` turns dropout on."""
-        mixed = self.attention(self.attention_norm(hidden), rotary=rotary, is_causal=True, key=key)
+        mixed = self.attention(
+            self.attention_norm(hidden), visible=visible, rotary=rotary, is_causal=True, key=key
+        )
         hidden = hidden + mixed
         return hidden + self.feed_forward(self.feed_forward_norm(hidden))
 
@@ -185,7 +190,7 @@ class Llama(CausalDecoder):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.embedding = Embedding(
@@ -205,15 +210,19 @@ class Llama(CausalDecoder):
         self.final_norm = _norm(config, dtype=dtype)
 
     def embed(
-        self, input_ids: Int[Array, "B L"], *, key: Key[Array, ""] | None
+        self,
+        input_ids: Int[Array, "B L"],
+        positions: Int[Array, "*batch L"],
+        *,
+        key: Key[Array, ""] | None,
     ) -> Float[Array, "B L D"]:
         """Token vectors; positions enter in the layers, and nothing is dropped here."""
-        del key
+        del positions, key
         return self.embedding(input_ids)
 
-    def context(self, length: int) -> dict[str, Rotary]:
+    def context(self, positions: Int[Array, "*batch L"]) -> dict[str, Rotary]:
         """The turns of every position."""
-        return {"rotary": make_rotary(jnp.arange(length), jnp.asarray(self.config.frequencies))}
+        return {"rotary": make_rotary(positions, jnp.asarray(self.config.frequencies))}
 
     def finish(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Normalise."""
@@ -256,4 +265,5 @@ FAMILY = Family(
     wording="decoder",
     classification_head=classification_head,
     presets=PRESETS,
+    lora_targets=("query", "key", "value", "output", "gate", "up", "down"),
 )

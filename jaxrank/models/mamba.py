@@ -26,7 +26,7 @@ from jaxrank.models.state_space import (
     uniform,
 )
 from jaxrank.ops.selective_scan import selective_scan
-from jaxrank.shapes import Array, Float
+from jaxrank.shapes import Array, Bool, Float
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,12 @@ class MambaMixer(StateSpaceMixer):
         self.out_proj = projection_back(config, dtype=dtype, rngs=rngs)
         self.sections = (rank, rank + states)
 
-    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        """Mix each token with those before it."""
+    def __call__(
+        self, hidden: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None = None
+    ) -> Float[Array, "B L D"]:
+        """Mix each token with those before it, back to the last where `reset` is True."""
         x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
-        u = self.convolve(x)
+        u = self.convolve(x, reset=reset)
         low_rank, B, C = jnp.split(self.x_proj(u), self.sections, axis=-1)
         y: Any = selective_scan(
             u,
@@ -90,6 +92,7 @@ class MambaMixer(StateSpaceMixer):
             z=z,
             delta_bias=self.dt_proj.bias[...],
             softplus=True,
+            reset=reset,
         )
         return self.out_proj(y)
 
@@ -117,4 +120,5 @@ FAMILY = Family(
     wording="decoder",
     classification_head=None,
     presets=PRESETS,
+    lora_targets=("in_proj", "x_proj", "out_proj"),
 )

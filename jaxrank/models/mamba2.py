@@ -28,7 +28,7 @@ from jaxrank.models.state_space import (
 )
 from jaxrank.ops.norm import rms_norm
 from jaxrank.ops.ssd import ssd
-from jaxrank.shapes import Array, Float
+from jaxrank.shapes import Array, Bool, Float
 
 DECAY_AT_START = (1.0, 16.0)  # `A_init_range` of mamba_ssm's Mamba2.
 
@@ -120,11 +120,14 @@ class Mamba2Mixer(StateSpaceMixer):
         self.num_groups = config.num_groups
         self.time_step_limit = config.time_step_limit
 
-    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        """Mix each token with those before it."""
+    def __call__(
+        self, hidden: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None = None
+    ) -> Float[Array, "B L D"]:
+        """Mix each token with those before it, back to the last where `reset` is True."""
         batch_length = hidden.shape[:2]
         z, xBC, dt = jnp.split(self.in_proj(hidden), self.sections, axis=-1)
-        x, B, C = jnp.split(self.convolve(xBC), self.convolved_sections, axis=-1)
+        convolved = self.convolve(xBC, reset=reset)
+        x, B, C = jnp.split(convolved, self.convolved_sections, axis=-1)
         # Steps are float32 from here on: softplus and the decays would lose them in bfloat16.
         dt = jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...][None, None, :])
         y: Any = ssd(
@@ -134,6 +137,7 @@ class Mamba2Mixer(StateSpaceMixer):
             B.reshape(*batch_length, self.num_groups, -1),
             C.reshape(*batch_length, self.num_groups, -1),
             D=self.D[...],
+            reset=reset,
         )
         return self.out_proj(self.norm(y.reshape(x.shape), z))
 
@@ -161,4 +165,5 @@ FAMILY = Family(
     wording="decoder",
     classification_head=None,
     presets=PRESETS,
+    lora_targets=("in_proj", "out_proj"),
 )

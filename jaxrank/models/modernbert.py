@@ -4,8 +4,7 @@ Warner et al., 2024, arXiv 2412.13663. Matches transformers' ModernBertModel, an
 classification head ModernBertForSequenceClassification with one label: normalisation before each
 part, rotary positions with a base of their own for each kind of layer, GeGLU, and no biases but
 that of the score. What differs between layers, the kind and the first one's missing normalisation,
-goes through the scan over the layers as values. Texts of a batch are padded to one length; they are
-not packed into one sequence, yet.
+goes through the scan over the layers as values.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Encoded, Family, check_length
-from jaxrank.models.heads import linear, pool
+from jaxrank.models.heads import HeadPooling, linear, pool
 from jaxrank.models.layers import (
     ACTIVATIONS,
     Embedding,
@@ -27,7 +26,8 @@ from jaxrank.models.layers import (
     MultiHeadAttention,
     split_key,
 )
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.packing import Packing, Visible, token_positions, visible_tokens
+from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.ops.dropout import dropout
 from jaxrank.ops.norm import layer_norm
 from jaxrank.ops.rotary import Rotary, make_rotary, rotary_frequencies
@@ -139,7 +139,7 @@ class ModernBertLayer(nnx.Module):
         self,
         hidden: Float[Array, "B L D"],
         *,
-        mask: Bool[Array, "B L"],
+        visible: Visible,
         rotary: tuple[Rotary, Rotary],
         is_global: Bool[Array, ""],
         has_attention_norm: Bool[Array, ""],
@@ -161,7 +161,7 @@ class ModernBertLayer(nnx.Module):
         normed = layer_norm(hidden, attention_norm, zero, epsilon=epsilon).astype(hidden.dtype)
         mixed = self.attention(
             jnp.where(has_attention_norm, normed, hidden),
-            mask=mask,
+            visible=visible,
             window=jnp.where(is_global, hidden.shape[1], config.local_attention // 2),
             rotary=Rotary(*(jnp.where(is_global, *tables) for tables in zip(*rotary, strict=True))),
             key=probability_key,
@@ -182,7 +182,7 @@ class ModernBert(nnx.Module):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.config = config
@@ -200,7 +200,7 @@ class ModernBert(nnx.Module):
             lambda rngs: ModernBertLayer(config, dtype=dtype, rngs=rngs),
             config.num_layers,
             rngs=rngs,
-            keep="inputs" if remat else "projections",  # as in BERT
+            remat=remat or "projections",  # as in BERT
             unroll=unroll,
         )
         self.final_norm = _norm(config, dtype=dtype)
@@ -211,6 +211,7 @@ class ModernBert(nnx.Module):
         *,
         mask: Bool[Array, "B L"],
         token_type_ids: Int[Array, "B L"] | None = None,
+        packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> Encoded:
@@ -218,12 +219,13 @@ class ModernBert(nnx.Module):
 
         The hidden states are the embeddings, all layers' but the last one's, and the result.
         """
-        check_length(input_ids, self.config)
+        check_length(input_ids, self.config, packing)
         config = self.config
         embeddings_key, layers_key = split_key(key, 2)
         embedded = self.embedding_norm(self.embedding(input_ids))
         embedded = dropout(embedded, config.embedding_dropout, embeddings_key)
-        positions, width = jnp.arange(input_ids.shape[1]), config.hidden_size // config.num_heads
+        positions = token_positions(input_ids, packing)
+        width = config.hidden_size // config.num_heads
         global_rotary, local_rotary = (
             make_rotary(positions, jnp.asarray(rotary_frequencies(width, base=base)))
             for base in (config.global_rotary_base, config.local_rotary_base)
@@ -232,7 +234,7 @@ class ModernBert(nnx.Module):
             embedded,
             key=layers_key,
             return_hidden_states=return_hidden_states,
-            mask=mask,
+            visible=visible_tokens(mask, packing),
             rotary=(global_rotary, local_rotary),
             per_layer={
                 "is_global": jnp.array([kind == "full_attention" for kind in config.layer_types]),
@@ -255,7 +257,7 @@ class ModernBertHead(nnx.Module):
         self.dense = linear(width, width, use_bias=False, rngs=rngs)
         self.norm = _norm(config, dtype=jnp.float32)
         self.score = linear(width, 1, rngs=rngs)
-        self.is_mean = config.classifier_pooling == "mean"
+        self.pooling: HeadPooling = "mean" if config.classifier_pooling == "mean" else "first"
         self.dropout_rate = dropout_rate
 
     def __call__(
@@ -266,7 +268,7 @@ class ModernBertHead(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float32[Array, " B"]:
         """Score the texts; a `key` turns dropout on."""
-        pooled = pool(hidden, mask, "mean" if self.is_mean else "first")
+        pooled = pool(hidden, mask, self.pooling)
         inner = self.norm(ACTIVATIONS["gelu"](self.dense(pooled)))
         return self.score(dropout(inner, self.dropout_rate, key))[:, 0]
 
@@ -293,4 +295,5 @@ FAMILY = Family(
     wording="encoder",
     classification_head=ModernBertHead,
     presets=PRESETS,
+    lora_targets=("qkv", "output", "gate_and_up", "down"),
 )

@@ -15,9 +15,12 @@ from jax import numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxrank.errors import InputError
+from jaxrank.models.encoder_decoder import decoder_packing
 from jaxrank.models.families import get_family
-from jaxrank.models.heads import LinearHead
+from jaxrank.models.heads import LinearHead, pool_texts
 from jaxrank.models.layers import split_key
+from jaxrank.models.packing import Packing
+from jaxrank.models.stack import Remat
 from jaxrank.shapes import Array, Bool, Float32, Int, Key
 
 HeadName = Literal["linear", "classification"]
@@ -70,7 +73,7 @@ class RerankerModule(nnx.Module):
         config: the architecture.
         dtype: what the backbone computes in; parameters and scores are float32.
         rngs: its `params` stream draws the start.
-        remat: recompute layers in the backward pass, to save memory.
+        remat: what layers keep for the backward pass, see LayerStack; None: the family's choice.
         unroll: layers laid out in one step of the scan over layers.
     """
 
@@ -80,7 +83,7 @@ class RerankerModule(nnx.Module):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         family = get_family(config.family)
@@ -106,10 +109,43 @@ class RerankerModule(nnx.Module):
         hidden = self.encode(input_ids, mask=mask, token_type_ids=token_type_ids, key=backbone_key)
         return self.head(hidden, mask=mask, key=head_key)
 
+    def score_packed(
+        self,
+        input_ids: Int[Array, "B L"],
+        *,
+        packing: Packing,
+        token_type_ids: Int[Array, "B L"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float32[Array, "B T"]:
+        """Score the texts of each row, up to T, as if each had a row of its own.
+
+        Where a row has fewer, some finite numbers stand in their places. A `key` turns dropout on.
+        """
+        backbone_key, head_key = split_key(key, 2)
+        hidden = self.encode(
+            input_ids,
+            mask=packing.segment_ids > 0,
+            token_type_ids=token_type_ids,
+            packing=packing,
+            key=backbone_key,
+        )
+        if "decoder_input" in self.encode_options:
+            packing = decoder_packing(packing, **self.encode_options)
+        pooled_BTD = pool_texts(hidden, packing, self.head.pooling)
+        batch, texts, width = pooled_BTD.shape
+        # The head sees texts of one vector, which is the one that it takes.
+        alone = pooled_BTD.reshape(batch * texts, 1, width)
+        scores = self.head(alone, mask=jnp.ones(alone.shape[:2], bool), key=head_key)
+        return scores.reshape(batch, texts)
+
     def encode(self, input_ids: Int[Array, "B L"], **arguments: Any) -> Any:
         """What the head is given; see Backbone.encode for the arguments and the result."""
-        options = get_family(self.config.family).encode_options.get(self.config.head, {})
-        return self.backbone.encode(input_ids, **arguments, **options)
+        return self.backbone.encode(input_ids, **arguments, **self.encode_options)
+
+    @property
+    def encode_options(self) -> Mapping[str, Any]:
+        """What the head asks of `Backbone.encode`."""
+        return get_family(self.config.family).encode_options.get(self.config.head, {})
 
 
 def parameters(module: RerankerModule) -> dict[str, jax.Array]:
@@ -131,7 +167,7 @@ def build_module(
     parameters: Mapping[str, ArrayLike],
     *,
     dtype: DTypeLike = jnp.float32,
-    remat: bool = False,
+    remat: Remat | None = None,
     unroll: int = 1,
     release: bool = False,
 ) -> RerankerModule:
@@ -170,7 +206,7 @@ def init_module(
     *,
     seed: int,
     dtype: DTypeLike = jnp.float32,
-    remat: bool = False,
+    remat: Remat | None = None,
     unroll: int = 1,
 ) -> RerankerModule:
     """A module at a random start; the same seed gives the same parameters."""

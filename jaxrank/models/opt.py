@@ -20,9 +20,13 @@ from jaxrank.models.layers import (
     Embedding,
     FeedForward,
     LayerNorm,
+    Linear,
     MultiHeadAttention,
+    PositionEmbedding,
     split_key,
 )
+from jaxrank.models.packing import Visible
+from jaxrank.models.stack import Remat
 from jaxrank.ops.dropout import dropout
 from jaxrank.shapes import Array, Float, Int, Key
 
@@ -120,12 +124,16 @@ class OptLayer(nnx.Module):
         self.dropout_rate = config.hidden_dropout
 
     def __call__(
-        self, hidden: Float[Array, "B L D"], *, key: Key[Array, ""] | None = None
+        self,
+        hidden: Float[Array, "B L D"],
+        *,
+        visible: Visible,
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Apply the layer; a `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
         read = self.attention_norm(hidden) if self.normalises_first else hidden
-        mixed = self.attention(read, is_causal=True, key=probability_key)
+        mixed = self.attention(read, visible=visible, is_causal=True, key=probability_key)
         hidden = hidden + dropout(mixed, self.dropout_rate, mixed_key)
         if not self.normalises_first:
             hidden = self.attention_norm(hidden)
@@ -143,23 +151,33 @@ class Opt(CausalDecoder):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
-        def table(rows: int, width: int) -> Embedding:
-            deviation = config.initializer_range
-            return Embedding(rows, width, standard_deviation=deviation, dtype=dtype, rngs=rngs)
-
-        def projection(inputs: int, outputs: int) -> nnx.Linear | None:
+        def projection(inputs: int, outputs: int) -> Linear | None:
             if config.output_size == config.hidden_size:
                 return None
             initial = jax.nn.initializers.normal(config.initializer_range)
-            return nnx.Linear(
+            return Linear(
                 inputs, outputs, use_bias=False, kernel_init=initial, dtype=dtype, rngs=rngs
             )
 
-        self.token = table(config.vocab_size, config.output_size)
-        self.position = table(config.max_position_embeddings + POSITION_OFFSET, config.hidden_size)
+        self.token = Embedding(
+            config.vocab_size,
+            config.output_size,
+            standard_deviation=config.initializer_range,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        rows = config.max_position_embeddings + POSITION_OFFSET
+        # In float32, so that the gradients' sum over a batch is.
+        self.position = PositionEmbedding(
+            rows,
+            config.hidden_size,
+            standard_deviation=config.initializer_range,
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
         self.project_in = projection(config.output_size, config.hidden_size)
         super().__init__(
             config,
@@ -172,14 +190,19 @@ class Opt(CausalDecoder):
         self.project_out = projection(config.hidden_size, config.output_size)
 
     def embed(
-        self, input_ids: Int[Array, "B L"], *, key: Key[Array, ""] | None
+        self,
+        input_ids: Int[Array, "B L"],
+        positions: Int[Array, "*batch L"],
+        *,
+        key: Key[Array, ""] | None,
     ) -> Float[Array, "B L D"]:
         """Token vectors, projected where they are narrower, and positions; nothing is dropped."""
         del key
         tokens = self.token(input_ids)
         if self.project_in is not None:
             tokens = self.project_in(tokens)
-        return tokens + self.position(jnp.arange(input_ids.shape[1]) + POSITION_OFFSET)[None]
+        placed = tokens + self.position(positions + POSITION_OFFSET)
+        return placed.astype(tokens.dtype)
 
     def finish(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
         """Normalise, or project back, or both."""
@@ -218,4 +241,5 @@ FAMILY = Family(
     wording="decoder",
     classification_head=classification_head,
     presets=PRESETS,
+    lora_targets=("token", "query", "key", "value", "output", "up", "down"),
 )

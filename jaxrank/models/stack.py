@@ -7,6 +7,7 @@ needs one line for all layers. Both work on pure state (the layer's module is sp
 inside), so nothing here depends on how NNX lifts JAX's transforms.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -16,7 +17,10 @@ from flax import nnx
 
 from jaxrank.shapes import Array, Float, Key
 
-Keep = Literal["everything", "projections", "inputs"]
+Remat = Literal["none", "projections", "full"]
+
+_THIN = 8
+"""A product is thin if its result is so many times as wide as the sums in it are long."""
 
 
 class LayerStack(nnx.Module):
@@ -29,10 +33,11 @@ class LayerStack(nnx.Module):
         make_layer: builds one layer from its own random streams.
         num_layers: how many.
         rngs: `params` is split into one key a layer.
-        keep: what the forward pass keeps of each layer for the backward pass, which recomputes the
-            rest. "everything" recomputes nothing; "projections" keeps the results of linear layers
-            alone; "inputs" keeps the layer's input alone, so memory is that of one layer, for
-            about a third more arithmetic.
+        remat: how much of each layer the backward pass computes again (rematerialisation). "none":
+            nothing, all is kept; "projections": all but the results of linear layers, which are
+            kept, unless they come from few channels, as a low-rank adapter's do: those are as large
+            and cost next to nothing; "full": all, only the layer's input is kept, so memory is that
+            of one layer, for about a third more arithmetic.
         unroll: layers laid out in one step of the scan; `num_layers` or more lays out all. More
             compiles longer and lets XLA optimise across layers.
     """
@@ -43,7 +48,7 @@ class LayerStack(nnx.Module):
         num_layers: int,
         *,
         rngs: nnx.Rngs,
-        keep: Keep = "everything",
+        remat: Remat = "none",
         unroll: int = 1,
     ) -> None:
         if num_layers < 1 or unroll < 1:
@@ -52,7 +57,7 @@ class LayerStack(nnx.Module):
         graphdef, state = jax.lax.map(lambda k: nnx.split(make_layer(nnx.Rngs(params=k))), keys)
         self.stacked = nnx.merge(graphdef, state)
         self.num_layers = num_layers
-        self.keep = keep
+        self.remat = remat
         self.unroll = min(unroll, num_layers)
 
     def __call__(
@@ -83,17 +88,27 @@ class LayerStack(nnx.Module):
             hidden = layer(hidden, key=layer_key, **shared, **own)
             return hidden, hidden if return_hidden_states else None
 
-        if self.keep != "everything":
+        if self.remat != "none":
             policies = jax.checkpoint_policies
             apply_layer = jax.checkpoint(
                 apply_layer,
                 # Inside a loop nothing can be shared between the passes; laid out in full, XLA
                 # would merge the recomputation with the original and save nothing.
                 prevent_cse=self.unroll == self.num_layers,
-                policy=policies.dots_with_no_batch_dims_saveable
-                if self.keep == "projections"
+                policy=_keeps_projections
+                if self.remat == "projections"
                 else policies.nothing_saveable,
             )
         steps = (state, jnp.arange(self.num_layers), dict(per_layer or {}))
         hidden, outputs = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
         return (hidden, outputs) if return_hidden_states else hidden
+
+
+def _keeps_projections(primitive: Any, *inputs: Any, **parameters: Any) -> bool:
+    """Whether a result is kept for the backward pass: that of a linear layer which is not thin."""
+    policy: Any = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    if not policy(primitive, *inputs, **parameters):
+        return False
+    (contracted, _), _ = parameters["dimension_numbers"]
+    length = math.prod(inputs[0].shape[axis] for axis in contracted)
+    return length * _THIN > inputs[1].shape[-1]

@@ -18,8 +18,9 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Encoded
-from jaxrank.models.layers import Embedding, RMSNorm
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.layers import Embedding, Linear, RMSNorm
+from jaxrank.models.packing import Packing, text_starts
+from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.ops.conv import causal_conv1d
 from jaxrank.shapes import Array, Bool, Float, Float32, Int, Key
 
@@ -119,10 +120,17 @@ class StateSpaceMixer(nnx.Module):
             else None
         )
 
-    def convolve(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        """Convolve each channel over the tokens up to the current one, and apply SiLU."""
+    def convolve(
+        self, x: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None
+    ) -> Float[Array, "B L D"]:
+        """Convolve each channel over the tokens up to the current one, and apply SiLU.
+
+        At a token where `reset` is True those before it count as zeros.
+        """
         bias = None if self.conv_bias is None else self.conv_bias[...]
-        convolved: Any = causal_conv1d(x, self.conv_weight[...], bias, activation="silu")
+        convolved: Any = causal_conv1d(
+            x, self.conv_weight[...], bias, activation="silu", reset=reset
+        )
         return convolved
 
 
@@ -132,7 +140,7 @@ class StateSpaceLayer(nnx.Module):
     def __init__(
         self,
         config: StateSpaceConfig,
-        make_mixer: Callable[..., Callable[[Array], Array]],
+        make_mixer: Callable[..., Callable[..., Array]],
         *,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -141,10 +149,17 @@ class StateSpaceLayer(nnx.Module):
         self.mixer = make_mixer(config, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, hidden: Float[Array, "B L D"], *, key: Key[Array, ""] | None = None
+        self,
+        hidden: Float[Array, "B L D"],
+        *,
+        reset: Bool[Array, "B L"] | None = None,
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Apply the layer; nothing is dropped inside it, so `key` is not used."""
-        return hidden + self.mixer(self.norm(hidden)).astype(hidden.dtype)
+        """Apply the layer; nothing is dropped inside it, so `key` is not used.
+
+        `reset` is True at tokens that see nothing before them.
+        """
+        return hidden + self.mixer(self.norm(hidden), reset=reset).astype(hidden.dtype)
 
 
 class StateSpaceBackbone(nnx.Module):
@@ -154,7 +169,7 @@ class StateSpaceBackbone(nnx.Module):
     the mixers see is rounded to it.
     """
 
-    make_mixer: Callable[..., Callable[[Array], Array]]
+    make_mixer: Callable[..., Callable[..., Array]]
 
     def __init__(
         self,
@@ -162,7 +177,7 @@ class StateSpaceBackbone(nnx.Module):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.config = config
@@ -177,7 +192,7 @@ class StateSpaceBackbone(nnx.Module):
             lambda rngs: StateSpaceLayer(config, type(self).make_mixer, dtype=dtype, rngs=rngs),
             config.num_layers,
             rngs=rngs,
-            keep="inputs" if remat else "everything",
+            remat=remat or "none",
             unroll=unroll,
         )
         self.final_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon, dtype=dtype)
@@ -188,6 +203,7 @@ class StateSpaceBackbone(nnx.Module):
         *,
         mask: Bool[Array, "B L"],
         token_type_ids: Int[Array, "B L"] | None = None,
+        packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> Encoded:
@@ -202,6 +218,7 @@ class StateSpaceBackbone(nnx.Module):
         stream: Any = self.layers(
             self.embedding(input_ids),
             key=key,
+            reset=text_starts(packing),
             return_hidden_states=return_hidden_states,
         )
         if not return_hidden_states:
@@ -225,9 +242,7 @@ def projection(
 ) -> nnx.Linear:
     """A linear layer that starts as torch.nn.Linear does, times `scale`, and with zero biases."""
     initial = uniform(inputs**-0.5 * scale)
-    return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, kernel_init=initial, dtype=dtype, rngs=rngs
-    )
+    return Linear(inputs, outputs, use_bias=use_bias, kernel_init=initial, dtype=dtype, rngs=rngs)
 
 
 def projection_back(config: StateSpaceConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:

@@ -3,8 +3,7 @@
 Raffel et al., 2020, arXiv 1910.10683. Matches transformers' T5Model, and with the classification
 head T5ForSequenceClassification with one label: root-mean-square norms without biases, attention
 without scaling, one table of position biases a stack, ReLU or (T5 v1.1) gated GELU. Dropout stands
-after the embeddings, on the attention probabilities, inside and after each part, and at the end of
-each stack.
+after the embeddings, on the attention probabilities, inside and after each part, and at the end.
 """
 
 from dataclasses import dataclass, replace
@@ -28,10 +27,11 @@ from jaxrank.models.layers import (
     RMSNorm,
     split_key,
 )
+from jaxrank.models.packing import EVERYTHING, Visible
 from jaxrank.models.position_bias import PositionBias
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.ops.dropout import dropout
-from jaxrank.shapes import Array, Bool, Float, Float32, Key
+from jaxrank.shapes import Array, Float, Float32, Int, Key
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,16 @@ class T5Layer(nnx.Module):
         hidden: Float[Array, "B L D"],
         *,
         bias: Float32[Array, "1 H L L"],
-        mask: Bool[Array, "B L"] | None = None,
+        visible: Visible = EVERYTHING,
         source: Float[Array, "B S D"] | None = None,
-        source_mask: Bool[Array, "B S"] | None = None,
+        source_visible: Visible = EVERYTHING,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Apply the layer; a `key` turns dropout on."""
         probability, mixed, cross_probability, crossed, inner, transformed = split_key(key, 6)
         update = self.attention(
             self.attention_norm(hidden),
-            mask=mask,
+            visible=visible,
             bias=bias,
             is_causal=self.is_decoder,
             key=probability,
@@ -156,7 +156,7 @@ class T5Layer(nnx.Module):
             update = self.cross_attention(
                 self.cross_attention_norm(hidden),
                 source=source,
-                mask=source_mask,
+                visible=source_visible,
                 key=cross_probability,
             )
             hidden = hidden + dropout(update, self.dropout_rate, crossed)
@@ -178,7 +178,7 @@ class T5Stack(nnx.Module):
         is_decoder: bool,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
-        remat: bool,
+        remat: Remat | None,
         unroll: int,
     ) -> None:
         self.position_bias = PositionBias(
@@ -193,7 +193,7 @@ class T5Stack(nnx.Module):
             lambda rngs: T5Layer(config, is_decoder=is_decoder, dtype=dtype, rngs=rngs),
             config.decoder_layers if is_decoder else config.num_layers,
             rngs=rngs,
-            keep="inputs" if remat else "projections",
+            remat=remat or "projections",
             unroll=unroll,
         )
         self.norm = _norm(config, dtype=dtype)
@@ -202,14 +202,16 @@ class T5Stack(nnx.Module):
     def __call__(
         self,
         embedded: Float[Array, "B L D"],
+        positions: Int[Array, "*batch L"],
         *,
-        mask: Bool[Array, "B L"] | None = None,
+        visible: Visible = EVERYTHING,
         source: Float[Array, "B S D"] | None = None,
-        source_mask: Bool[Array, "B S"] | None = None,
+        source_visible: Visible = EVERYTHING,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
     ) -> tuple[Float[Array, "B L D"], tuple[Array, ...]]:
         """The result, and if asked for the embeddings, all inner layers' outputs and the result."""
+        del positions  # biases go by differences, which are those of the places in the row
         embedded_key, layers_key, result_key = split_key(key, 3)
         embedded = dropout(embedded, self.dropout_rate, embedded_key)
         result: Any = self.layers(
@@ -217,9 +219,9 @@ class T5Stack(nnx.Module):
             key=layers_key,
             return_hidden_states=return_hidden_states,
             bias=self.position_bias(embedded.shape[1]),
-            mask=mask,
+            visible=visible,
             source=source,
-            source_mask=source_mask,
+            source_visible=source_visible,
         )
         hidden, outputs = result if return_hidden_states else (result, ())
         hidden = dropout(self.norm(hidden), self.dropout_rate, result_key)
@@ -235,7 +237,7 @@ class T5(EncoderDecoder):
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        remat: bool = False,
+        remat: Remat | None = None,
         unroll: int = 1,
     ) -> None:
         self.config = config
@@ -293,5 +295,6 @@ FAMILY = Family(
     wording="encoder-decoder",
     classification_head=partial(DenseHead, pooling="last"),
     presets=PRESETS,
+    lora_targets=("query", "key", "value", "output", "gate", "up", "down"),
     encode_options=ENCODE_OPTIONS,
 )

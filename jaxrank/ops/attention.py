@@ -20,6 +20,8 @@ def attention(
     value: Float[Array, "B S kv K"],
     *,
     mask: Bool[Array, "B S"] | None = None,
+    segment_ids: Int[Array, "B L"] | None = None,
+    key_segment_ids: Int[Array, "B S"] | None = None,
     bias: Float[Array, "_ H L S"] | None = None,
     is_causal: bool = False,
     window: int | Int[Array, ""] | None = None,
@@ -42,6 +44,11 @@ def attention(
     Args:
         mask: the keys that may be attended to. A sequence without any gets finite values that
             mean nothing.
+        segment_ids: which of the texts that share a row each query belongs to; it attends to that
+            text's keys alone. 0 is padding, a text like the others here. The tokens of a text stand
+            side by side, so `is_causal`, `window` and `bias` mean the same as in a row of its own.
+            Every score is computed all the same: a longer row costs more.
+        key_segment_ids: the same of the keys; None: `segment_ids`.
         bias: added to the scaled scores; the first axis is 1 or B.
         is_causal: position t attends to keys up to t.
         window: position t attends to keys from t - window to t + window. An array, say another one
@@ -54,13 +61,16 @@ def attention(
     Raises:
         ValueError: a shape or dtype does not fit, or cuDNN cannot do what was asked.
     """
-    check_arguments(query, key, value, mask, bias)
+    if key_segment_ids is None:
+        key_segment_ids = segment_ids
+    check_arguments(query, key, value, mask, segment_ids, key_segment_ids, bias)
     if isinstance(window, int) and window < 0:
         raise ValueError(f"window: {window} came; at least 0 is needed")
     check_implementation("attention", implementation, ["xla", "cudnn"])
     if dropout_key is None:
         dropout_rate = 0.0
-    obstacle = _cudnn_obstacle(query, key, mask, bias, is_causal, window, dropout_rate)
+    allowed = _allowed(mask, segment_ids, key_segment_ids)
+    obstacle = _cudnn_obstacle(query, key, allowed, bias, is_causal, window, dropout_rate)
     if implementation == "cudnn" and obstacle:
         raise ValueError(f"attention: implementation 'cudnn' came, but {obstacle}")
     if implementation == "auto":
@@ -69,7 +79,7 @@ def attention(
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
     if implementation == "xla":
         return _attention_xla(
-            query, key, value, mask, bias, is_causal, window, scale, dropout_rate, dropout_key
+            query, key, value, allowed, bias, is_causal, window, scale, dropout_rate, dropout_key
         )
     return jax.nn.dot_product_attention(
         query,
@@ -77,7 +87,9 @@ def attention(
         value,
         bias=bias,
         # jax hands cuDNN the mask as a bias, which must have all queries.
-        mask=None if mask is None else jnp.repeat(mask[:, None, None, :], query.shape[1], axis=2),
+        mask=None
+        if allowed is None
+        else jnp.broadcast_to(allowed, (len(query), 1, query.shape[1], key.shape[1])),
         scale=scale,
         is_causal=is_causal,
         local_window_size=None if window is None else int(window),
@@ -90,6 +102,8 @@ def check_arguments(
     key: jax.Array,
     value: jax.Array,
     mask: jax.Array | None,
+    segment_ids: jax.Array | None,
+    key_segment_ids: jax.Array | None,
     bias: jax.Array | None,
 ) -> None:
     """Raise ValueError, naming the argument, if shapes or dtypes do not fit each other."""
@@ -103,15 +117,33 @@ def check_arguments(
     if heads % key_heads:
         raise ValueError(f"key: {key_heads} heads came; a divisor of the query's {heads} is needed")
     check_array("mask", mask, (batch, keys), jnp.bool_)
+    if segment_ids is None and key_segment_ids is not None:
+        raise ValueError("key_segment_ids: came without segment_ids")
+    for name, ids, tokens in (
+        ("segment_ids", segment_ids, length),
+        ("key_segment_ids", key_segment_ids, keys),
+    ):
+        check_array(name, ids, (batch, tokens), jnp.integer)
     if bias is not None:
         first = bias.shape[0] if bias.shape[:1] in ((1,), (batch,)) else batch
         check_array("bias", bias, (first, heads, length, keys))
 
 
+def _allowed(
+    mask: jax.Array | None, segment_ids: jax.Array | None, key_segment_ids: jax.Array | None
+) -> jax.Array | None:
+    """The keys that each query may attend to, (B, 1, 1, S) or, with segments, (B, 1, L, S)."""
+    allowed = None if mask is None else mask[:, None, None, :]
+    if segment_ids is None or key_segment_ids is None:
+        return allowed
+    is_own = (segment_ids[:, :, None] == key_segment_ids[:, None, :])[:, None]
+    return is_own if allowed is None else is_own & allowed
+
+
 def _cudnn_obstacle(
     query: jax.Array,
     key: jax.Array,
-    mask: jax.Array | None,
+    allowed: jax.Array | None,
     bias: jax.Array | None,
     is_causal: bool,
     window: int | jax.Array | None,
@@ -137,7 +169,7 @@ def _cudnn_obstacle(
     widest = 256 if capability >= 9.0 else 128
     if query.shape[-1] % 8 or query.shape[-1] > widest:
         return f"heads are {query.shape[-1]} wide; it needs a multiple of 8 up to {widest}"
-    has_bias = mask is not None or bias is not None
+    has_bias = allowed is not None or bias is not None
     if has_bias and (query.shape[1] % 2 or key.shape[1] % 2):
         return "with a mask or bias it needs even lengths"
     return None
@@ -147,7 +179,7 @@ def _attention_xla(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    mask: jax.Array | None,
+    allowed: jax.Array | None,
     bias: jax.Array | None,
     is_causal: bool,
     window: int | jax.Array | None,
@@ -167,8 +199,8 @@ def _attention_xla(
         scores_BHLS = scores_BHLS + bias
     # Not -inf: a sequence without any key would get NaN.
     lowest = jnp.finfo(jnp.float32).min
-    if mask is not None:
-        scores_BHLS = jnp.where(mask[:, None, None, :], scores_BHLS, lowest)
+    if allowed is not None:
+        scores_BHLS = jnp.where(allowed, scores_BHLS, lowest)
     # How far a key lies behind the query: negative ones lie ahead.
     behind_LS = jnp.arange(query.shape[2])[:, None] - jnp.arange(key.shape[2])[None, :]
     if is_causal:

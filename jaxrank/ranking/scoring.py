@@ -5,7 +5,8 @@ it is batched with and whichever bucket it falls into, it changes by rounding on
 float32).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,19 @@ from jaxrank.text.buckets import bucket_for, length_buckets
 from jaxrank.text.tokenize import TokenizedPair, pad_pairs
 
 
+class Spread(NamedTuple):
+    """How batches are spread over many devices; all processes score the same pairs together."""
+
+    devices: int
+    """How many there are; batches have a multiple of rows."""
+
+    put: Callable[[Mapping[str, np.ndarray]], dict[str, jax.Array]]
+    """Cuts a batch along its rows and puts each device's on it."""
+
+    scores: jax.sharding.Sharding
+    """Where scores go: to all devices, so that every process can read them."""
+
+
 class Scorer:
     """Scores tokenised pairs with a module; one compilation per length bucket and batch size.
 
@@ -28,17 +42,28 @@ class Scorer:
         pad_token_id: what padded positions hold; masked, so any id of the vocabulary will do.
         max_length: tokens of the longest pair that will come.
         batch_size: pairs a batch. A last, smaller batch is computed with 1, 8 or `batch_size` rows.
+        spread: for many devices, over which the parameters given to `score` are laid out too.
     """
 
     def __init__(
-        self, module: RerankerModule, *, pad_token_id: int, max_length: int, batch_size: int = 32
+        self,
+        module: RerankerModule,
+        *,
+        pad_token_id: int,
+        max_length: int,
+        batch_size: int = 32,
+        spread: Spread | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}; at least 1 is needed")
         graph, self._parameters = nnx.split(module)
         self._pad_token_id = pad_token_id
         self._buckets = length_buckets(max_length)
-        self._row_counts = sorted({1, min(8, batch_size), batch_size})
+        devices = 1 if spread is None else spread.devices
+        self._row_counts = sorted(
+            {-(-rows // devices) * devices for rows in (1, min(8, batch_size), batch_size)}
+        )
+        self._put = _put_on_device if spread is None else spread.put
 
         def forward(
             parameters: PyTree, input_ids: Array, mask: Array, token_type_ids: Array
@@ -46,7 +71,9 @@ class Scorer:
             model = nnx.merge(graph, parameters)
             return model(input_ids, mask=mask, token_type_ids=token_type_ids)
 
-        self._forward: Callable[..., jax.Array] = jax.jit(forward)
+        self._forward: Callable[..., jax.Array] = jax.jit(
+            forward, out_shardings=None if spread is None else spread.scores
+        )
 
     def score(
         self,
@@ -108,7 +135,11 @@ class Scorer:
                 pad_token_id=self._pad_token_id,
                 rows=bucket_for(len(rows), self._row_counts),
             )
-            yield rows, {name: jnp.asarray(value) for name, value in batch.items()}
+            yield rows, self._put(batch)
+
+
+def _put_on_device(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(value) for name, value in batch.items()}
 
 
 def _collect(scores: np.ndarray, rows: np.ndarray, computed: jax.Array) -> None:

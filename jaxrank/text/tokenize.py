@@ -1,26 +1,38 @@
 """From pairs of texts to token ids: a template's wording, its budgets, and counts of what was cut.
 
-Texts are tokenised without special tokens and without truncation, each distinct one once a call,
-in parallel in the tokenizer's own threads; cutting and joining is done here on ids. For `pair` the
-result is exactly `tokenizer(query, document, truncation="longest_first", max_length=n)`.
+Three steps, which can be taken apart: `tokenise` turns texts into ids, without special tokens and
+in parallel in the tokenizer's own threads; `cut` says how many ids of each text a pair keeps;
+`join` writes them, with what the template puts around them, to any places of an array. `encode` is
+all three. For `pair` the result is exactly `tokenizer(query, document, truncation="longest_first",
+max_length=n)`.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int, Int32
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from jaxrank.errors import InputError
-from jaxrank.progress import progress_bar
+from jaxrank.progress import track
 from jaxrank.text.layout import Fixed, Slot, make_layout
 from jaxrank.text.templates import Field, TextConfig, get_template
 from jaxrank.text.tokenizer_files import load_tokenizer
+from jaxrank.text.truncation import Kept, TruncationCounts, count_cuts, cut_longest_first
 
-__all__ = ["PairTokenizer", "TokenizedPair", "TruncationCounts", "load_tokenizer", "pad_pairs"]
+__all__ = [
+    "PairTokenizer",
+    "TokenizedPair",
+    "TokenizedText",
+    "TruncationCounts",
+    "load_tokenizer",
+    "pad_pairs",
+]
 
 _TEXTS_AT_ONCE = 512  # bounds the memory that the tokenizer's intermediate results take
 
@@ -33,27 +45,15 @@ class TokenizedPair:
     token_type_ids: Int32[np.ndarray, " L"]
 
 
-@dataclass(frozen=True)
-class TruncationCounts:
-    """What tokenising cost: how many texts were cut, and by how many tokens."""
+class TokenizedText(NamedTuple):
+    """One query or document as ids, its field's literal text included."""
 
-    pairs: int = 0
-    truncated_queries: int = 0
-    truncated_documents: int = 0
-    lost_query_tokens: int = 0
-    lost_document_tokens: int = 0
-    empty_documents: int = 0
-
-    def __add__(self, other: "TruncationCounts") -> "TruncationCounts":
-        return TruncationCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
-
-    def summary(self) -> str:
-        """One line for a command to print."""
-        return (
-            f"{self.pairs:,} pairs tokenised: {self.truncated_queries:,} queries cut "
-            f"({self.lost_query_tokens:,} tokens lost), {self.truncated_documents:,} documents cut "
-            f"({self.lost_document_tokens:,} tokens lost), {self.empty_documents:,} empty documents"
-        )
+    input_ids: np.ndarray
+    """The first `max_length` ids."""
+    length: int
+    """How many there are without cutting."""
+    is_empty: bool
+    """Whether the text is blank."""
 
 
 class PairTokenizer:
@@ -106,55 +106,125 @@ class PairTokenizer:
             InputError: a pair without a single token.
         """
         encoded, counts = self.encode_and_count(pairs, progress=progress)
-        with self._lock:
-            self._counts += counts
+        self.add_counts(counts)
         return encoded
 
     def encode_and_count(
         self, pairs: Sequence[tuple[str, str]], *, progress: bool = False
     ) -> tuple[list[TokenizedPair], TruncationCounts]:
         """As `encode`, but the counts are returned for these pairs and not added to `counts`."""
-        queries = self._tokenise("query", (query for query, _ in pairs), progress)
-        documents = self._tokenise("document", (document for _, document in pairs), progress)
-        encoded = []
-        lost = np.zeros((len(pairs), 2), np.int64)
-        for row, (query, document) in enumerate(pairs):
-            query_ids, query_length = queries[query]
-            document_ids, document_length = documents[document]
-            query_kept, document_kept = self._kept(query_length, document_length)
-            lost[row] = query_length - query_kept, document_length - document_kept
-            encoded.append(self._join(query_ids[:query_kept], document_ids[:document_kept]))
-        truncated_queries, truncated_documents = np.count_nonzero(lost, axis=0).tolist()
-        lost_query_tokens, lost_document_tokens = lost.sum(axis=0).tolist()
-        return encoded, TruncationCounts(
-            pairs=len(pairs),
-            truncated_queries=truncated_queries,
-            truncated_documents=truncated_documents,
-            lost_query_tokens=lost_query_tokens,
-            lost_document_tokens=lost_document_tokens,
-            empty_documents=sum(not document.strip() for _, document in pairs),
+        queries = self._tokenise_each("query", [query for query, _ in pairs], progress)
+        documents = self._tokenise_each("document", [document for _, document in pairs], progress)
+        query_lengths = np.array([text.length for text in queries], np.int64)
+        document_lengths = np.array([text.length for text in documents], np.int64)
+        kept = self.cut(query_lengths, document_lengths)
+        ends = np.cumsum(self.lengths(kept))
+        total = int(ends[-1]) if len(pairs) else 0
+        input_ids, token_type_ids = np.empty(total, np.int32), np.zeros(total, np.int32)
+        self.join(
+            [text.input_ids for text in queries],
+            [text.input_ids for text in documents],
+            kept,
+            starts=ends - self.lengths(kept),
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
         )
+        encoded = [
+            TokenizedPair(input_ids[start:end], token_type_ids[start:end])
+            for start, end in pairwise([0, *ends.tolist()])
+        ]
+        is_empty = np.array([text.is_empty for text in documents], np.bool_)
+        return encoded, count_cuts(query_lengths, document_lengths, kept, is_empty=is_empty)
 
-    def _tokenise(
-        self, field: Field, texts: Iterable[str], progress: bool
-    ) -> dict[str, tuple[np.ndarray, int]]:
-        """Text -> (its first `max_length` ids, how many it has), the field's literal included."""
+    def add_counts(self, counts: TruncationCounts) -> None:
+        """Add to `counts` what was cut of pairs that are not encoded by `encode`."""
+        with self._lock:
+            self._counts += counts
+
+    def tokenise(self, field: Field, texts: Iterable[str]) -> Iterator[TokenizedText]:
+        """The ids of queries or of documents, one by one."""
         literal = self._literals[field]
+        remaining = iter(texts)
+        while chunk := list(islice(remaining, _TEXTS_AT_ONCE)):
+            encodings = self._tokenizer.encode_batch_fast(
+                [literal + text for text in chunk], add_special_tokens=False
+            )
+            for text, encoding in zip(chunk, encodings, strict=True):
+                ids = encoding.ids
+                first = np.array(ids[: self.text.max_length], np.int32)
+                yield TokenizedText(first, len(ids), not text.strip())
+
+    def cut(
+        self, query_lengths: Int[np.ndarray, " n"], document_lengths: Int[np.ndarray, " n"]
+    ) -> Kept:
+        """How many ids of texts of these lengths each pair keeps."""
+        if self.template.is_pair:
+            return cut_longest_first(query_lengths, document_lengths, self.room)
+        query = np.minimum(query_lengths, self.query_budget)
+        is_fixed = self.template.document_budget == "fixed"
+        room = self.document_budget if is_fixed else self.room - query
+        return Kept(query, np.minimum(document_lengths, room))
+
+    def lengths(self, kept: Kept) -> Int[np.ndarray, " n"]:
+        """The lengths of pairs, with all that the template puts around their texts."""
+        return kept.query + kept.document + (self.text.max_length - self.room)
+
+    def join(
+        self,
+        queries: Sequence[np.ndarray],
+        documents: Sequence[np.ndarray],
+        kept: Kept,
+        *,
+        starts: Int[np.ndarray, " n"],
+        input_ids: Int32[np.ndarray, " length"],
+        token_type_ids: Int32[np.ndarray, " length"],
+    ) -> None:
+        """Write pairs into arrays, pair i to the places from `starts[i]` on.
+
+        Args:
+            queries: ids of each pair's query, at least as many as are kept.
+            documents: ids of each pair's document.
+            kept: what `cut` says.
+            starts: places in the arrays; pairs must not touch.
+            input_ids: written to.
+            token_type_ids: written to; must be 0 before.
+
+        Raises:
+            InputError: a pair without a single token.
+        """
+        if not self.lengths(kept).all():
+            raise InputError("a pair without a single token: query and document are both empty")
+        places = starts.copy()
+        for part in self.layout:
+            if isinstance(part, Fixed):
+                where = places[:, None] + np.arange(len(part.ids))
+                input_ids[where] = part.ids
+                token_type_ids[where] = part.token_type_ids
+                places += len(part.ids)
+                continue
+            texts = queries if part.field == "query" else documents
+            sizes = kept.query if part.field == "query" else kept.document
+            # Copying slices is several times faster than indexing with an array of all places.
+            for ids, start, size in zip(texts, places.tolist(), sizes.tolist(), strict=True):
+                input_ids[start : start + size] = ids[:size]
+                if part.token_type:
+                    token_type_ids[start : start + size] = part.token_type
+            places += sizes
+
+    def _tokenise_each(
+        self, field: Field, texts: Sequence[str], progress: bool
+    ) -> list[TokenizedText]:
+        """The ids of all texts; equal ones are tokenised once."""
         unique = list(dict.fromkeys(texts))
-        found = {}
-        with progress_bar(
-            description="tokenising", unit=field, enabled=progress, total=len(unique)
-        ) as bar:
-            for start in range(0, len(unique), _TEXTS_AT_ONCE):
-                chunk = unique[start : start + _TEXTS_AT_ONCE]
-                encodings = self._tokenizer.encode_batch_fast(
-                    [literal + text for text in chunk], add_special_tokens=False
-                )
-                for text, encoding in zip(chunk, encodings, strict=True):
-                    ids = np.array(encoding.ids, np.int32)
-                    found[text] = ids[: self.text.max_length].copy(), len(ids)
-                bar.update(len(chunk))
-        return found
+        tokenized = track(
+            self.tokenise(field, unique),
+            description="tokenising",
+            unit=field,
+            enabled=progress,
+            total=len(unique),
+        )
+        found = dict(zip(unique, tokenized, strict=True))
+        return [found[text] for text in texts]
 
     def _budgets(self) -> tuple[int, int]:
         """The most tokens that a query's and a document's segment may take, literals included."""
@@ -183,29 +253,6 @@ class PairTokenizer:
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _kept(self, query_length: int, document_length: int) -> tuple[int, int]:
-        """How many ids of each segment are kept."""
-        if self.template.is_pair:
-            return _longest_first(query_length, document_length, self.room)
-        query_kept = min(query_length, self.query_budget)
-        is_fixed = self.template.document_budget == "fixed"
-        room = self.document_budget if is_fixed else self.room - query_kept
-        return query_kept, min(document_length, room)
-
-    def _join(self, query_ids: np.ndarray, document_ids: np.ndarray) -> TokenizedPair:
-        ids, types = [], []
-        for part in self.layout:
-            if isinstance(part, Slot):
-                ids.append(query_ids if part.field == "query" else document_ids)
-                types.append(np.full(len(ids[-1]), part.token_type, np.int32))
-            else:
-                ids.append(part.ids)
-                types.append(part.token_type_ids)
-        joined = np.concatenate(ids)
-        if not len(joined):
-            raise InputError("a pair without a single token: query and document are both empty")
-        return TokenizedPair(joined, np.concatenate(types))
-
 
 def pad_pairs(
     pairs: Sequence[TokenizedPair], *, length: int, pad_token_id: int, rows: int | None = None
@@ -224,28 +271,13 @@ def pad_pairs(
         raise ValueError(f"{len(pairs)} pairs do not fit into {rows} rows")
     input_ids = np.full((rows, length), pad_token_id, np.int32)
     token_type_ids = np.zeros((rows, length), np.int32)
-    mask = np.zeros((rows, length), np.bool_)
-    mask[len(pairs) :, 0] = True
+    sizes = np.ones(rows, np.int64)
     for row, pair in enumerate(pairs):
         size = len(pair.input_ids)
         if size > length:
             raise ValueError(f"a pair of {size} tokens does not fit into {length}")
         input_ids[row, :size] = pair.input_ids
         token_type_ids[row, :size] = pair.token_type_ids
-        mask[row, :size] = True
+        sizes[row] = size
+    mask = np.arange(length) < sizes[:, None]
     return {"input_ids": input_ids, "mask": mask, "token_type_ids": token_type_ids}
-
-
-def _longest_first(query_length: int, document_length: int, room: int) -> tuple[int, int]:
-    """Lengths after cutting the longer text down to the other, then both to halves.
-
-    Follows `truncate_encodings` in the tokenizers library (utils/truncation.rs), where the longer
-    text gets the odd token.
-    """
-    shorter, longer = sorted((query_length, document_length))
-    if shorter + longer > room:
-        longer = max(shorter, room - shorter)
-        if shorter + longer > room:
-            shorter = room // 2
-            longer = shorter + room % 2
-    return (longer, shorter) if query_length > document_length else (shorter, longer)

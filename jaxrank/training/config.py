@@ -4,16 +4,15 @@ The docstrings of the fields are the help text of `python -m jaxrank.train --hel
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxrank.errors import InputError
+from jaxrank.models.lora import LoraConfig
 from jaxrank.text.templates import TextConfig, Wording, get_template, resolve_template
+from jaxrank.training.losses import LossConfig
 from jaxrank.training.optimizer import OptimizerConfig
-
-_LARGEST_NUMBER = 10**9
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,14 @@ class ModelConfig:
     head_dropout: float | None = None
     """Dropout rate in the head during training. Null: the checkpoint's own, or 0.1."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in; parameters, norms, losses and scores are float32 always.
-    bfloat16 is for accelerators: on a CPU it brings nothing."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the model computes in; norms, softmax, scans, losses and scores are float32 always.
+    auto: bfloat16 on an accelerator, float32 on a CPU, where bfloat16 brings nothing. float16 is
+    trained with a loss scale, see `optimizer.loss_scale`."""
+
+    parameter_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What parameters and the optimizer's averages are kept in. bfloat16 is how RankMamba's code
+    trained OPT and Pythia: updates smaller than 1/256 of a weight are lost."""
 
     tokenizer: str | None = None
     """Folder, file or hub id of the tokenizer. Null: the one in `init_from`."""
@@ -140,6 +144,17 @@ class DataConfig:
     num_threads: int = 2
     """Threads that read and tokenise ahead of the training."""
 
+    pretokenize: bool = False
+    """Tokenise all queries and documents of the groups once, before the first step, and keep their
+    ids in memory, up to `text.max_length` of each text: two bytes a token, or four for vocabularies
+    above 65,536. Every batch is the same as without. Several processes do so in any case."""
+
+    packing: bool = False
+    """Put several pairs in one row of `text.max_length` tokens, where attention, scans and
+    convolutions keep them apart: hardly any time is spent on padding. Pays where pairs are short
+    beside max_length. The number of rows differs from step to step by a few sizes, each of which is
+    compiled once."""
+
 
 @dataclass(frozen=True)
 class DevConfig:
@@ -190,10 +205,38 @@ class TrainingConfig:
     seed: int = 0
     """Seed of shuffling, of drawing negatives and of dropout."""
 
-    remat: bool = False
-    """Keep only each layer's input for the backward pass, which computes the rest again: less
-    memory, more time. (Without it all but the state-space models keep the results of linear layers
-    only.)"""
+    accumulation: int = 1
+    """Parts that a step's groups are cut into: gradients of one part after the other are added up,
+    so memory is that of one part and, but for which elements dropout drops, the result that of the
+    whole. A divisor of data.groups_per_batch."""
+
+    chunk: int | None = None
+    """Sequences that are scored at a time; the backward pass scores them again. For groups with so
+    many negatives that one group does not fit: memory is that of a chunk, for about a third more
+    arithmetic. Null: all of a part at once."""
+
+    remat: Literal["auto", "none", "projections", "full"] = "auto"
+    """How much of each layer the backward pass computes again: none; projections: all but the
+    results of linear layers; full: all from the layer's input on, which takes the least memory and
+    the most time. auto: none for state-space models, projections for the others."""
+
+    find_batch_size: bool = False
+    """Before the first step, compile the step and choose the smallest `accumulation` with which it
+    fits the memory of the device, by the compiler's own analysis."""
+
+    max_skipped_steps: int = 20
+    """A step whose loss or gradient is not finite changes nothing and is counted; after so many in
+    a row the run ends with an error."""
+
+    deterministic: bool = False
+    """The same bits in every run on the same kind of GPU, at some cost: XLA's deterministic
+    operations, and choices of kernels that are kept in the run folder."""
+
+    profile: bool = False
+    """Write a trace of a few steps, for TensorBoard or xprof, to `profile` in the run folder."""
+
+    wandb: str | None = None
+    """Project on Weights & Biases to send the metrics to; needs the package wandb."""
 
     unroll: int = 1
     """Layers that are compiled as one piece: more is faster to run and slower to compile."""
@@ -202,71 +245,47 @@ class TrainingConfig:
     """Write TensorBoard events beside metrics.jsonl."""
 
     overwrite: bool = False
-    """Train again where the output folder holds a finished run."""
+    """Train anew, from step 0, where the output folder holds a run, finished or not."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Training state on disk, from which the same command goes on after an interruption."""
+
+    every: int | None = 500
+    """Steps between two checkpoints; milestones and interruptions make one too. Null:
+    those alone."""
+
+    keep: int = 2
+    """Newest checkpoints that are kept, besides those of milestones under `keep_milestones`."""
+
+    keep_milestones: bool = False
+    """Keep the checkpoints of milestones too; their models are kept in any case."""
+
+
+@dataclass(frozen=True)
+class DevicesConfig:
+    """How the work is spread. Every process of the run gives the same options."""
+
+    fsdp: int = 1
+    """Devices over which parameters and the optimizer's state are cut (fully sharded data
+    parallel); a divisor of the number of devices. The others hold copies and take other groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Train a reranker with InfoNCE on groups of one positive and some negatives."""
+    """Train a reranker on groups of one positive and some negatives."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     text: TextOptions = field(default_factory=TextOptions)
     data: DataConfig
     dev: DevConfig = field(default_factory=DevConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    devices: DevicesConfig = field(default_factory=DevicesConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     training: TrainingConfig
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Raise InputError for the first value that cannot be used, before anything is loaded."""
-    model, training = recipe.model, recipe.training
-    _need(
-        (model.init_from is None) != (model.family is None),
-        f"model.init_from, model.family: got {model.init_from}, {model.family}; "
-        "exactly one of them is needed",
-    )
-    if model.family is not None:
-        _need(model.preset is not None, "model.preset: a random start needs the size to start at")
-        _need(model.tokenizer is not None, "model.tokenizer: a random start needs a tokenizer")
-    else:
-        _need(
-            model.preset is None,
-            f"model.preset: got {model.preset}; with model.init_from the checkpoint says the size",
-        )
-    _need(
-        (training.steps is None) != (training.epochs is None),
-        f"training.steps, training.epochs: got {training.steps}, {training.epochs}; "
-        "exactly one of them is needed",
-    )
-    _need(
-        recipe.dev.run is None or recipe.data.collection is not None,
-        f"dev.run: got {recipe.dev.run}; its texts and judgements are in data.collection, "
-        "which is needed too",
-    )
-    positive: Mapping[str, float | None] = {
-        "data.negatives": recipe.data.negatives,
-        "data.min_negatives": recipe.data.min_negatives,
-        "data.groups_per_batch": recipe.data.groups_per_batch,
-        "data.num_threads": recipe.data.num_threads,
-        "dev.depth": recipe.dev.depth,
-        "dev.queries": recipe.dev.queries,
-        "dev.batch_size": recipe.dev.batch_size,
-        "training.steps": training.steps,
-        "training.epochs": training.epochs,
-        "training.milestones": training.milestones,
-        "training.log_every": training.log_every,
-        "training.unroll": training.unroll,
-    }
-    for name, number in positive.items():
-        _need(
-            number is None or 0 < number <= _LARGEST_NUMBER,
-            f"{name}: got {number}; a positive number of at most {_LARGEST_NUMBER:,} is needed",
-        )
-    seeds = {"model": model.seed, "dev": recipe.dev.seed, "training": training.seed}
-    for section, seed in seeds.items():
-        _need(
-            0 <= seed < 2**32, f"{section}.seed: got {seed}; a number from 0 to 2^32 - 1 is needed"
-        )
 
 
 def count_steps(config: TrainingConfig, *, num_groups: int, groups_per_batch: int) -> int:
@@ -276,8 +295,3 @@ def count_steps(config: TrainingConfig, *, num_groups: int, groups_per_batch: in
     assert config.epochs is not None, "check_recipe comes first"
     # Rounded first, so that 0.1 epochs of 1,000 groups are not 100.00000000000001.
     return max(1, math.ceil(round(config.epochs * num_groups / groups_per_batch, 6)))
-
-
-def _need(is_met: bool, message: str) -> None:
-    if not is_met:
-        raise InputError(message)

@@ -1,10 +1,12 @@
 """The dev measure: a fixed sample of queries whose candidates are reranked at each milestone.
 
 The pairs are tokenised once, when the sample is drawn; a milestone costs one pass of scoring.
+What it gave for each query can be kept, see `per_query`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from jaxrank.evaluation.qrels import Qrels
 from jaxrank.evaluation.runs import Run, ranking
 from jaxrank.text.tokenize import PairTokenizer, TokenizedPair, TruncationCounts
 from jaxrank.training.config import DevConfig
+from jaxrank.training.per_query import write_per_query
 
 ScorePairs = Callable[[Sequence[TokenizedPair]], np.ndarray]
 
@@ -38,21 +41,27 @@ class DevSample:
     truncation: TruncationCounts
     """What tokenising the candidates cut."""
 
-    def evaluate(self, score: ScorePairs) -> dict[str, float]:
-        """Measures of the candidates in the order of their scores, `score(pairs)`."""
+    def evaluate(self, score: ScorePairs, *, path: Path | None = None) -> dict[str, float]:
+        """Measures of the candidates in the order of their scores, `score(pairs)`.
+
+        Args:
+            path: file for the values of each query.
+        """
         scores = iter(score(self.pairs).tolist())
         run = {
             query_id: {document_id: next(scores) for document_id in documents}
             for query_id, documents in self.candidates.items()
         }
-        return self._measure(run, prefix="dev")
+        return self._measure(run, prefix="dev", path=path)
 
-    def evaluate_first_stage(self) -> dict[str, float]:
+    def evaluate_first_stage(self, *, path: Path | None = None) -> dict[str, float]:
         """Measures of the candidates in the order in which they came: what is to be beaten."""
-        return self._measure(self.candidates, prefix="first_stage")
+        return self._measure(self.candidates, prefix="first_stage", path=path)
 
-    def _measure(self, run: Run, *, prefix: str) -> dict[str, float]:
+    def _measure(self, run: Run, *, prefix: str, path: Path | None) -> dict[str, float]:
         evaluation = evaluate_run(self.qrels, run, list(self.measures))
+        if path is not None:
+            write_per_query(path, evaluation.per_query)
         return {f"{prefix}/{name}": value for name, value in evaluation.means.items()}
 
 

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
+from jaxrank.shapes import PyTree
+from jaxrank.training.loss_scale import FIRST_SCALE
 
 PAPERS_WARMUP_STEPS = 1000
 
@@ -37,27 +42,71 @@ class OptimizerConfig:
     warmup_fraction: float | None = None
     """Warm-up as a part of all steps, for short runs; instead of `warmup_steps`."""
 
+    loss_scale: float | None = None
+    """What the loss is multiplied by, and gradients divided by again, so that small ones are not
+    lost in float16; halved at an overflow and doubled after 2,000 steps without one. Null: 65,536
+    under model.dtype float16, as PyTorch starts, and none under others."""
+
 
 def make_optimizer(
     config: OptimizerConfig, total_steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer, and the learning rate as a function of the step (counted from 0).
+    """AdamW without its learning rate, and the learning rate by the step (counted from 0).
+
+    A step subtracts the learning rate times what the optimizer yields. The rate is not the
+    optimizer's own business because a step that is skipped makes no update, but is a step.
 
     Raises:
         InputError: values out of range, two kinds of warm-up, or one as long as the run.
     """
     check_optimizer(config)
     schedule = make_schedule(config, total_steps)
-    optimizer = optax.adamw(
-        schedule,
-        b1=config.betas[0],
-        b2=config.betas[1],
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-    )
+    parts = [
+        optax.scale_by_adam(b1=config.betas[0], b2=config.betas[1], eps=config.epsilon),
+        optax.add_decayed_weights(config.weight_decay),
+    ]
     if config.max_grad_norm is not None:
-        optimizer = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
-    return optimizer, schedule
+        parts = [_clip(config.max_grad_norm), *parts]
+    return _in_float32(optax.chain(*parts)), schedule
+
+
+def _clip(max_norm: float) -> optax.GradientTransformation:
+    """Scale gradients down to a global norm, as optax.clip_by_global_norm does.
+
+    By one factor, which XLA multiplies in where it is needed; optax's quotients take one more copy
+    of all gradients.
+    """
+
+    def update(gradients: optax.Updates, parameters: optax.Params | None) -> optax.Updates:
+        del parameters
+        factor = jnp.minimum(1, max_norm / optax.tree.norm(gradients))
+        return jax.tree.map(lambda gradient: gradient * factor, gradients)
+
+    return optax.stateless(update)
+
+
+def _in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer, computing in float32 whatever dtype parameters and averages are kept in."""
+
+    def widen(tree: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        )
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, new = optimizer.update(widen(updates), widen(state), widen(params))
+        return updates, jax.tree.map(lambda x, kept: x.astype(kept.dtype), new, state)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def first_loss_scale(config: OptimizerConfig, dtype: DTypeLike) -> float | None:
+    """What the loss of a model computing in `dtype` is multiplied by at first; None: nothing."""
+    if config.loss_scale is None and jnp.dtype(dtype) == jnp.float16:
+        return FIRST_SCALE
+    return config.loss_scale
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -102,6 +151,10 @@ def check_optimizer(config: OptimizerConfig) -> None:
         "max_grad_norm": (
             config.max_grad_norm is None or config.max_grad_norm > 0,
             "a positive number or null",
+        ),
+        "loss_scale": (
+            config.loss_scale is None or config.loss_scale >= 1,
+            "a number of at least 1 or null",
         ),
         "warmup_steps": (
             config.warmup_steps is None or config.warmup_steps >= 0,

@@ -4,8 +4,8 @@ A check is a function from `Sizes` to rows; CHECKS lists them by name. A row say
 the largest error and what is allowed, or what was measured. Correctness is computed with "highest"
 matrix products, since a GPU's float32 default is TF32; speed with the defaults.
 
-Needs jax, flax, optax, numpy and jaxtyping alone. Exit status: 0 all is well, 1 a check failed,
-2 there is no GPU.
+Needs jax, flax, optax, numpy and jaxtyping alone; the check named resume orbax-checkpoint too. Exit
+status: 0 all is well, 1 a check failed, 2 there is no GPU.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from scripts.gpu_check.ops import (
     check_selective_scan,
     check_ssd,
 )
+from scripts.gpu_check.resume import check_resume
 from scripts.gpu_check.rows import TOY_SIZES, Row, Sizes, format_row
 from scripts.gpu_check.training import check_training
 
@@ -42,6 +43,7 @@ CHECKS: dict[str, Callable[[Sizes], Iterator[Row]]] = {
     "attention": check_attention,
     "norms_and_dropout": check_norms_and_dropout,
     "training": check_training,
+    "resume": check_resume,
 }
 
 

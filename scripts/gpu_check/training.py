@@ -17,7 +17,7 @@ import numpy as np
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig, init_module
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
-from jaxrank.training.step import init_state, make_train_step
+from jaxrank.training.step import TrainState, TrainStep, init_state, make_train_step
 from scripts.gpu_check.rows import Row, Sizes
 
 STEPS = 60
@@ -49,17 +49,8 @@ def check_training(sizes: Sizes) -> Iterator[Row]:
 
 def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
     """Loss before and after STEPS steps, pairs a second, compile time and peak memory."""
-    backbone = get_family(family).presets[preset]
-    if is_toy:
-        backbone = replace(backbone, vocab_size=1000)
-    on_gpu = jax.default_backend() == "gpu"
-    config = RerankerConfig(family, backbone)
-    module = init_module(config, seed=0, dtype=jnp.bfloat16 if on_gpu else jnp.float32)
-    recipe = OptimizerConfig(learning_rate=1e-3 if is_toy else 5e-5, warmup_fraction=0.1)
-    optimizer, schedule = make_optimizer(recipe, STEPS)
-    graph, state = init_state(module, optimizer, key=jax.random.key(0))
-    step = make_train_step(graph, optimizer, schedule)
-    batches = [make_batch(backbone.vocab_size, length, seed) for seed in range(2)]
+    state, step, vocab_size = make_training(family, preset, total_steps=STEPS, is_toy=is_toy)
+    batches = [make_batch(vocab_size, length, seed) for seed in range(2)]
 
     start = time.perf_counter()
     compiled = step.lower(state, batches[0]).compile()
@@ -87,6 +78,22 @@ def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
         },
         note="the loss must be finite and fall",
     )
+
+
+def make_training(
+    family: str, preset: str, *, total_steps: int, is_toy: bool
+) -> tuple[TrainState, TrainStep, int]:
+    """A state, its step in the precision of the device, and the size of the vocabulary."""
+    backbone = get_family(family).presets[preset]
+    if is_toy:
+        backbone = replace(backbone, vocab_size=1000)
+    on_gpu = jax.default_backend() == "gpu"
+    config = RerankerConfig(family, backbone)
+    module = init_module(config, seed=0, dtype=jnp.bfloat16 if on_gpu else jnp.float32)
+    recipe = OptimizerConfig(learning_rate=1e-3 if is_toy else 5e-5, warmup_fraction=0.1)
+    optimizer, schedule = make_optimizer(recipe, total_steps)
+    graph, state = init_state(module, optimizer, key=jax.random.key(0))
+    return state, make_train_step(graph, optimizer, schedule), backbone.vocab_size
 
 
 def torch_row(preset: str, *, length: int) -> Row:

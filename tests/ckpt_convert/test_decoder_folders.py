@@ -12,7 +12,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from ckpt_convert.architectures import ARCHITECTURES
-from ckpt_convert.load import load, load_network
+from ckpt_convert.load import load
+from ckpt_convert.network import load_network
 from ckpt_convert.parity import certify
 from ckpt_convert.save import save
 from ckpt_convert.source_config import read_source_config, write_source_config

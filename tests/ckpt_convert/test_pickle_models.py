@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from ckpt_convert.__main__ import main
-from ckpt_convert.load import find_folder, load
+from ckpt_convert.load import load
+from ckpt_convert.network import find_folder
 from jaxrank.errors import InputError
 from jaxrank.reranker import Reranker
 from jaxrank.text.templates import TextConfig
 from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TrainingConfig
-from jaxrank.training_start import load_start
+from jaxrank.training_run.start import load_start
 from tests.ckpt_convert.hostile import Call
 
 

@@ -12,7 +12,7 @@ from jaxrank.models.families import FAMILIES
 from jaxrank.text.added_tokens import add_tokens
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TrainingConfig
-from jaxrank.training_start import load_start
+from jaxrank.training_run.start import load_start
 from tests.tokenizer_builders import tokenizer_folder
 
 KINDS = {

@@ -22,8 +22,8 @@ from safetensors.numpy import load_file, save_file
 from ckpt_convert import __main__ as ckpt_convert
 from ckpt_convert.load import load
 from ckpt_convert.save import save
-from jaxrank import evaluate, mine, rerank, search, train, training_run
-from jaxrank.command_line import run
+from jaxrank import evaluate, mine, rerank, search, train
+from jaxrank.command_line import EXIT_STOPPED, run
 from jaxrank.evaluation.runs import read_run
 from jaxrank.models.bert import BertConfig
 from jaxrank.models.module import RerankerConfig, init_module, parameters
@@ -33,6 +33,7 @@ from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import load_tokenizer
 from jaxrank.training.loop import LoopConfig
 from jaxrank.training.step import TrainState
+from jaxrank.training_run import run as training_run
 
 Change = Callable[[Path], object]
 
@@ -185,7 +186,7 @@ CASES = [
     Case("search", "unknown key 'dpeth'; did you mean 'depth'?", "--dpeth 3"),
     Case("train", "'steps'?", "--config x.yaml", write("x.yaml", "training: {stesp: 1}")),
     Case("rerank", "dtype: got float16; float32 or bfloat16 is needed", "--dtype float16"),
-    Case("train", "model.dtype: got float16; float32 or bfloat16", "--model.dtype float16"),
+    Case("train", "model.dtype: got float8; auto, float32, bfloat16 or", "--model.dtype float8"),
     Case("train", "model.head: got liner; linear, classification or null", "--model.head liner"),
     Case("ckpt_convert", "invalid choice: 'liner'", "import model out --head liner"),
     Case("evaluate", "'nDGC@10': unknown; did you mean 'nDCG'?", "--measures nDGC@10"),
@@ -426,7 +427,7 @@ def test_ctrl_c_leaves_the_earlier_run(
     assert snapshot(folder) == before
 
 
-def test_ctrl_c_leaves_the_last_milestone_of_a_training(folder: Path) -> None:
+def test_ctrl_c_leaves_milestones_and_a_checkpoint_of_a_training(folder: Path) -> None:
     options = f"{OPTIONS['train']} --training.steps 30000 --training.milestones 3000".split()
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
@@ -437,8 +438,10 @@ def test_ctrl_c_leaves_the_last_milestone_of_a_training(folder: Path) -> None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, error
-    assert error.endswith("interrupted: files written so far are complete\n")
+    assert process.returncode == EXIT_STOPPED, error
+    assert error.splitlines()[-1].startswith("stopped a")
+    assert error.endswith("the same command goes on from there\n")
+    assert list(folder.glob("out/checkpoints/step-*"))
     assert "Traceback" not in error
     assert load(milestone).config.family == "bert"
     assert not list(folder.rglob(".*"))

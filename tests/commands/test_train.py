@@ -12,13 +12,16 @@ import yaml
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from ckpt_convert.load import load
-from jaxrank import train, training_run
+from jaxrank import train
 from jaxrank.errors import InputError
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer
 from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TrainingConfig
 from jaxrank.training.metrics import read_metrics
-from jaxrank.training_start import load_start
+from jaxrank.training.per_query import read_per_query
+from jaxrank.training_run import data as training_data
+from jaxrank.training_run import milestones
+from jaxrank.training_run.start import load_start
 
 TINY = {
     "bert": (
@@ -141,6 +144,11 @@ def test_a_run_folder_holds_all_that_was_promised(
     assert [line["step"] for line in lines if "dev/nDCG@10" in line] == [3, 6]
     assert lines[0]["first_stage/RR@10"] == pytest.approx(0.2)
     assert [path.name for path in (run / "milestones").iterdir()] == ["step-000003"]
+    of_queries = {path.stem: read_per_query(path)["RR@10"] for path in (run / "dev").iterdir()}
+    assert of_queries.keys() == {"first_stage", "step-000003", "step-000006"}
+    assert len(of_queries["step-000006"]) == 6
+    mean = sum(of_queries["step-000006"].values()) / 6
+    assert mean == pytest.approx(about["results"]["dev/RR@10"])
     first, last = load(run / "milestones" / "step-000003"), load(run / "model")
     assert last.config.head == "classification"
     assert last.text.max_length == 32
@@ -194,10 +202,10 @@ def test_the_dev_measure_and_the_saved_model_read_texts_as_at_evaluation(
             tokenizers[name] = next(v.text for v in found if isinstance(v, PairTokenizer))
             return function(*arguments, **options)
 
-        monkeypatch.setattr(training_run, name, call_and_keep)
+        monkeypatch.setattr(training_data, name, call_and_keep)
 
-    spy("draw_sample", training_run.draw_sample)
-    spy("training_batches", training_run.training_batches)
+    spy("draw_sample", training_data.draw_sample)
+    spy("training_batches", training_data.training_batches)
     config = write_config(tmp_path, data, neox_tokenizer_folder, "mamba")
     wordings = ["--text.template", "authors-code", "--text.max_length", "80"]
     wordings += ["--text.evaluation_template", "authors-code-evaluation"]
@@ -285,7 +293,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_leaves_the_last_milestone_and_the_next_run_starts_again(
+def test_ctrl_c_while_the_model_is_saved_leaves_all_that_was_and_the_next_run_goes_on(
     config: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -296,8 +304,8 @@ def test_ctrl_c_leaves_the_last_milestone_and_the_next_run_starts_again(
             raise KeyboardInterrupt
         save(folder, **options)
 
-    save = training_run.save
-    monkeypatch.setattr(training_run, "save", interrupted_save)
+    save = milestones.save
+    monkeypatch.setattr(milestones, "save", interrupted_save)
     with pytest.raises(KeyboardInterrupt):
         call(config)
     run = tmp_path / "run"
@@ -306,6 +314,6 @@ def test_ctrl_c_leaves_the_last_milestone_and_the_next_run_starts_again(
     assert len(read_metrics(run)) == 7
     monkeypatch.undo()
     call(config)
-    assert "starts again from step 0" in capsys.readouterr().out
+    assert "goes on from step 6 of 6" in capsys.readouterr().out
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     assert len(read_metrics(run)) == 7

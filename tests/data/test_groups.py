@@ -1,12 +1,25 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jaxrank.data.groups import Group, read_groups, read_training_data, write_groups
+from jaxrank.data.groups import (
+    Group,
+    copy_with_scores,
+    read_groups,
+    read_training_data,
+    write_groups,
+)
 from jaxrank.errors import InputError
 
 GROUPS = [Group("q1", "d1", ("d2", "d3")), Group("q2", "é", ("d1",))]
+TAUGHT = [
+    Group("q1", "d1", ("d2", "d3"), labels=(2.0, 1.0, 0.0)),
+    Group("q2", "é", ("d1",), teacher_scores=(0.1, -1e-30)),
+    Group("q2", "d3", ("d1",), (3.0, 0.5), (7.25, -3.0)),
+]
+TEXTS = {"query": "Q?", "pos": ["yes", "yea"], "neg": ["no", "nay", "no"], "prompt": "p"}
 
 
 def line(**changes: object) -> str:
@@ -14,9 +27,24 @@ def line(**changes: object) -> str:
     return json.dumps({key: value for key, value in entry.items() if value != "absent"})
 
 
+def scored(positive: object, negatives: object) -> str:
+    return line(positive_score=positive, negative_scores=negatives)
+
+
 def test_groups_are_read_back_as_written(tmp_path: Path):
     write_groups(tmp_path / "groups.jsonl", GROUPS)
     assert read_groups(tmp_path / "groups.jsonl") == GROUPS
+
+
+def test_labels_and_scores_are_read_back_to_the_bit(tmp_path: Path):
+    write_groups(tmp_path / "groups.jsonl", TAUGHT)
+    assert read_groups(tmp_path / "groups.jsonl") == TAUGHT
+    keys = [
+        set(json.loads(entry)) for entry in (tmp_path / "groups.jsonl").read_text().split("\n")[:3]
+    ]
+    ids = {"query_id", "positive_id", "negative_ids"}
+    assert keys[0] == ids | {"positive_label", "negative_labels"}
+    assert keys[1] == ids | {"positive_score", "negative_scores"}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +62,26 @@ def test_groups_are_read_back_as_written(tmp_path: Path):
         (line(query_id="q9"), "query 'q9' is not in the collection"),
         (line(negative_ids=["d2", "d9"]), "document 'd9' is not in the collection"),
         ("{", "not valid JSON"),
+        (line(positive_score=1.0), "'negative_scores': got None; 2 are needed, one for each"),
+        (line(negative_labels=[1, 0]), "'positive_label': got None; a finite number is needed"),
+        (scored(2.0, [1.0]), "'negative_scores': got 1 numbers; 2 are needed"),
+        (scored(2.0, [1.0, 0.5, 0.1]), "'negative_scores': got 3 numbers; 2 are needed"),
+        (scored(2.0, 1.0), "'negative_scores': got 1.0; 2 are needed"),
+        (scored([2.0], [1.0, 0.5]), r"'positive_score': got \[2.0\]; a finite number"),
+        (scored("2.0", [1.0, 0.5]), "'positive_score': got '2.0'; a finite number is needed"),
+        (scored(2.0, [1.0, True]), "'negative_scores': got True; a finite number is needed"),
+        (scored(2.0, [1.0, float("nan")]), "'negative_scores': got nan; a finite number"),
+        (scored(float("inf"), [1.0, 0.0]), "'positive_score': got inf; a finite number"),
+        (scored(1e39, [1.0, 0.0]), r"'positive_score': got 1e\+39; a finite number"),
+        (scored(10**400, [1.0, 0.0]), "'positive_score': got 1000.*; a finite number"),
+        (
+            line(positive_label=0, negative_labels=[0, 0]),
+            "'positive_label': got 0.0; a grade above",
+        ),
+        (
+            line(positive_label=2, negative_labels=[-1, 0]),
+            "'negative_labels': got -1.0; a grade of",
+        ),
     ],
 )
 def test_a_bad_group_is_named_by_file_and_line(tmp_path: Path, bad: str, message: str):
@@ -57,8 +105,7 @@ def test_an_empty_file_is_refused(tmp_path: Path):
 
 def test_groups_by_texts_give_one_group_for_each_positive(tmp_path: Path):
     path = tmp_path / "groups.jsonl"
-    entry = {"query": "Q?", "pos": ["yes", "yea"], "neg": ["no", "nay", "no"], "prompt": "p"}
-    path.write_text(json.dumps(entry) + "\n" + json.dumps(entry | {"pos": ["yes"]}))
+    path.write_text(json.dumps(TEXTS) + "\n" + json.dumps(TEXTS | {"pos": ["yes"]}))
     data = read_training_data(path, min_negatives=2)
     texts = [
         (data.queries[g.query_id], data.documents[g.positive_id],
@@ -80,6 +127,10 @@ def test_groups_by_texts_give_one_group_for_each_positive(tmp_path: Path):
         ({"query": 3}, "'query': got 3"),
         ({"pos": ["\ud83d"]}, "'pos': half of a surrogate pair"),
         ({"query_id": "q"}, "has an unknown key, query_id"),
+        ({"pos_scores": [1.0]}, "'neg_scores': got None; 2 are needed, one for each document"),
+        ({"pos_scores": [], "neg_scores": [1, 2]}, "'pos_scores': got 0 numbers; 1 are needed"),
+        ({"pos_scores": [1.0], "neg_scores": [1]}, "'neg_scores': got 1 numbers; 2 are needed"),
+        ({"pos_scores": [None], "neg_scores": [1, 2]}, "'pos_scores': got None; a finite number"),
     ],
 )
 def test_a_bad_group_by_texts_is_named_by_file_and_line(
@@ -100,3 +151,58 @@ def test_groups_by_ids_take_their_texts_from_the_collection(tmp_path: Path):
     assert (list(data.groups), data.queries, data.documents) == (GROUPS, queries, documents)
     with pytest.raises(InputError, match="need the collection"):
         read_training_data(path)
+
+
+def test_groups_by_texts_have_the_scores_of_their_own_documents(tmp_path: Path):
+    path = tmp_path / "groups.jsonl"
+    scores = {"pos_scores": [9, 8], "neg_scores": [3.5, 2, 3.25]}
+    path.write_text(json.dumps(TEXTS | scores) + "\n" + json.dumps(TEXTS | {"pos_scores": None}))
+    found = [group.teacher_scores for group in read_training_data(path).groups]
+    assert found == [(9.0, 3.5, 2.0), (8.0, 3.5, 2.0), None, None]
+
+
+def test_empty_lists_of_scores_are_no_scores(tmp_path: Path):
+    path = tmp_path / "groups.jsonl"
+    path.write_text(json.dumps(TEXTS | {"pos_scores": [], "neg_scores": []}))
+    assert read_training_data(path).groups[0].teacher_scores is None
+
+
+def test_teacher_scores_that_a_loss_needs_and_labels_of_some_are_refused(tmp_path: Path):
+    path = tmp_path / "groups.jsonl"
+    texts = {"q1": "", "q2": ""}, dict.fromkeys(["d1", "d2", "d3", "é"], "")
+
+    def read(targets: str | None) -> None:
+        read_training_data(path, queries=texts[0], documents=texts[1], targets=targets)
+
+    write_groups(path, TAUGHT)
+    read(None)
+    refusal = r"groups.jsonl: no teacher scores in 1 of 3 groups, first that of query 'q1'; .*"
+    with pytest.raises(InputError, match=refusal + r"jaxrank.rerank --model TEACHER .* --groups"):
+        read("teacher_scores")
+    with pytest.raises(InputError, match=r"no labels in 1 of 3 groups, first that of query 'q2'"):
+        read("labels")
+    write_groups(path, TAUGHT[1:])
+    read("teacher_scores")
+    write_groups(path, GROUPS)
+    read("labels")
+
+
+def test_a_copy_with_scores_keeps_all_else(tmp_path: Path):
+    source, target = tmp_path / "groups.jsonl", tmp_path / "scored.jsonl"
+    write_groups(source, TAUGHT)
+    scored = [
+        replace(group, teacher_scores=(float(place), *(-float(place) for _ in group.negative_ids)))
+        for place, group in enumerate(TAUGHT)
+    ]
+    copy_with_scores(source, target, scored)
+    assert read_groups(target) == scored
+    source.write_text(json.dumps(TEXTS) + "\n\n" + json.dumps(TEXTS | {"pos": ["yes"]}))
+    groups = read_training_data(source).groups
+    scored = [
+        replace(group, teacher_scores=(float(place), 0.5, 0.25))
+        for place, group in enumerate(groups)
+    ]
+    copy_with_scores(source, source, scored)
+    entries = [json.loads(entry) for entry in source.read_text().splitlines()]
+    scores = {"pos_scores": [0.0, 1.0], "neg_scores": [0.5, 0.25, 0.5]}
+    assert entries == [TEXTS | scores, TEXTS | scores | {"pos": ["yes"], "pos_scores": [2.0]}]

@@ -9,11 +9,14 @@ import pytest
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import Group
 from jaxrank.data.pipeline import training_batches
+from jaxrank.data.tokens import TokenStore, tokenise_groups
 from jaxrank.errors import InputError
 from jaxrank.text.templates import TextConfig
-from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
+from jaxrank.text.tokenize import PairTokenizer, TruncationCounts, load_tokenizer
 
 NUM_GROUPS = 22
+
+Batch = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def groups(collection: Collection) -> list[Group]:
 
 @pytest.fixture
 def batches(collection: Collection, groups: list[Group], tokenizer: PairTokenizer):
-    def make(**changes: object) -> Iterator[dict[str, np.ndarray]]:
+    def make(**changes: object) -> Iterator[Batch]:
         settings = {"groups_per_batch": 4, "negatives": 5, "seed": 7} | changes
         return iter(
             training_batches(
@@ -52,7 +55,7 @@ def batches(collection: Collection, groups: list[Group], tokenizer: PairTokenize
     return make
 
 
-def assert_equal(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) -> None:
+def assert_equal(left: list[Batch], right: list[Batch]) -> None:
     assert len(left) == len(right)
     for one, other in zip(left, right, strict=True):
         assert one.keys() == other.keys()
@@ -170,12 +173,295 @@ def test_one_group_alone_makes_batches(collection, groups: list[Group], tokenize
     assert len(drawn) == 2
 
 
+@pytest.fixture(scope="module")
+def tokens(collection: Collection, groups: list[Group], tokenizer: PairTokenizer) -> TokenStore:
+    return tokenise_groups(groups, collection.queries, collection.documents, tokenizer)
+
+
+def merge_parts(batch: Batch) -> Batch:
+    """An accumulated batch as if it were of one part; of a packed one, rows are joined too."""
+    merged = {
+        name: array.reshape(-1, *array.shape[2:])
+        for name, array in batch.items()
+        if name != "places"
+    }
+    if "places" in batch:
+        parts = len(batch["places"])
+        slots = batch["first"][0].size
+        shift = np.arange(parts, dtype=np.int32)[:, None, None] * slots
+        assert not batch["places"][~batch["candidate_mask"]].any()
+        places = np.where(batch["candidate_mask"], batch["places"] + shift, 0)
+        merged["places"] = places.reshape(merged["candidate_mask"].shape)
+    return merged
+
+
+def unpack(batch: Batch) -> list[list[tuple[list[int], list[int]] | None]]:
+    """Ids and token types of each candidate, taken from rows by what a model reads of them."""
+    num_texts = batch["first"].shape[1]
+    groups = []
+    for places, mask in zip(batch["places"], batch["candidate_mask"], strict=True):
+        found: list[tuple[list[int], list[int]] | None] = []
+        for place, is_real in zip(places.tolist(), mask, strict=True):
+            row, number = divmod(place, num_texts)
+            inside = np.flatnonzero(batch["segment_ids"][row] == number + 1)
+            if not is_real:
+                assert place == 0
+                found.append(None)
+                continue
+            assert (batch["first"][row, number], batch["last"][row, number]) == (
+                inside[0],
+                inside[-1],
+            )
+            assert batch["positions"][row, inside].tolist() == list(range(len(inside)))
+            found.append(
+                (
+                    batch["input_ids"][row, inside].tolist(),
+                    batch["token_type_ids"][row, inside].tolist(),
+                )
+            )
+        groups.append(found)
+    return groups
+
+
+def unpad(batch: Batch) -> list[list[tuple[list[int], list[int]] | None]]:
+    """As `unpack`, of a padded batch."""
+    return [
+        [
+            (ids[mask].tolist(), types[mask].tolist()) if is_real else None
+            for ids, types, mask, is_real in zip(*rows, strict=True)
+        ]
+        for rows in zip(
+            batch["input_ids"], batch["token_type_ids"], batch["mask"], batch["candidate_mask"],
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def by_group(batch: Batch, texts: list) -> list:
+    """Groups with their candidates, in an order that is not the batch's own."""
+    masks = batch["candidate_mask"].tolist()
+    return sorted(zip(batch["indices"].tolist(), masks, texts, strict=True), key=repr)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_packed_batches_hold_exactly_the_tokens_of_the_padded_ones(
+    batches, tokenizer: PairTokenizer, accumulation: int
+):
+    packed = batches(packing=True, accumulation=accumulation)
+    for padded, batch in islice(zip(batches(), packed, strict=False), 6):
+        whole = merge_parts(batch) if accumulation > 1 else batch
+        assert by_group(whole, unpack(whole)) == by_group(padded, unpad(padded))
+        if accumulation == 1:
+            np.testing.assert_array_equal(whole["indices"], padded["indices"])
+        is_padding = whole["segment_ids"] == 0
+        num_tokens = padded["mask"][padded["candidate_mask"]].sum()
+        assert (~is_padding).sum() == num_tokens
+        assert (whole["input_ids"][is_padding] == tokenizer.pad_token_id).all()
+        assert not whole["positions"][is_padding].any()
+
+
+def test_packed_batches_come_in_few_shapes_and_are_nearly_full(batches):
+    shapes, filled = set(), []
+    for batch in islice(batches(packing=True, negatives=7), 40):
+        (num_rows, length), (_, num_texts) = batch["input_ids"].shape, batch["first"].shape
+        assert length == 64
+        assert batch["places"].max() < num_rows * num_texts
+        shapes.add((num_rows, num_texts))
+        filled.append((batch["segment_ids"] > 0).mean())
+    assert len(shapes) <= 3
+    assert np.mean(filled) > 0.85
+
+
+@pytest.mark.parametrize("rows_multiple", [1, 4, 7])
+def test_packed_rows_are_a_multiple_and_equal_in_all_parts(batches, rows_multiple: int):
+    batch = next(batches(packing=True, accumulation=2, rows_multiple=rows_multiple))
+    parts, num_rows, length = batch["input_ids"].shape
+    assert (parts, num_rows % rows_multiple, length) == (2, 0, 64)
+    for name in ("token_type_ids", "segment_ids", "positions"):
+        assert (batch[name].shape, batch[name].dtype) == ((2, num_rows, 64), np.int32)
+    assert batch["first"].shape == batch["last"].shape
+    assert batch["places"].shape == batch["candidate_mask"].shape == (2, 2, 6)
+    assert "mask" not in batch
+
+
+def test_accumulation_cuts_a_batch_into_its_groups_in_order(batches):
+    cut = batches(accumulation=2)
+    for whole, batch in islice(zip(batches(), cut, strict=False), 6):
+        assert batch["input_ids"].shape[:3] == (2, 2, 6)
+        assert batch["indices"].shape == (2, 2)
+        assert_equal([merge_parts(batch)], [whole])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_padded_shards_join_to_the_whole_batch(
+    batches, tokens: TokenStore, processes: int, accumulation: int
+):
+    options = {"groups_per_batch": 8, "accumulation": accumulation, "tokens": tokens}
+    shards = [batches(shard=(index, processes), **options) for index in range(processes)]
+    axis = 0 if accumulation == 1 else 1
+    for whole, *parts in islice(zip(batches(**options), *shards, strict=False), 4):
+        assert len({array["input_ids"].shape for array in parts}) == 1
+        joined = {name: np.concatenate([part[name] for part in parts], axis) for name in whole}
+        assert_equal([joined], [whole])
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_shapes_are_those_of_the_fullest_process(tokenizer: PairTokenizer, packing: bool):
+    """One process gets two short pairs, which need little, the other two long ones."""
+    groups = [Group("q", f"a{size}", (f"b{size}",)) for size in (1, 40)]
+    documents = {f"{kind}{size}": "a " * size for kind in "ab" for size in (1, 40)}
+    tokens = tokenise_groups(groups, {"q": "a"}, documents, tokenizer)
+    shards = [
+        training_batches(
+            groups, {}, {}, tokenizer, tokens=tokens, shard=(index, 2), packing=packing,
+            groups_per_batch=2, negatives=1, seed=0, buckets=range(1, 65), num_threads=0,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    for parts in islice(zip(*shards, strict=False), 3):
+        shapes = [part["input_ids"].shape for part in parts]
+        assert shapes == [(2, 64) if packing else (1, 2, 44)] * 2
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_packed_shards_join_to_the_whole_batch(
+    batches, tokens: TokenStore, processes: int, accumulation: int
+):
+    options = {"groups_per_batch": 8, "accumulation": accumulation, "tokens": tokens}
+    shards = [
+        batches(shard=(index, processes), packing=True, rows_multiple=2, **options)
+        for index in range(processes)
+    ]
+    for whole, *parts in islice(zip(batches(**options), *shards, strict=False), 4):
+        for name in parts[0]:
+            assert len({part[name].shape for part in parts}) == 1
+        if accumulation == 1:
+            joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        else:
+            whole = merge_parts(whole)
+            joined = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+            joined = merge_parts(joined)
+        assert by_group(joined, unpack(joined)) == by_group(whole, unpad(whole))
+
+
+def test_shards_count_what_they_encode(
+    collection: Collection, groups: list[Group], tokens: TokenStore, bert_tokenizer_folder: Path
+):
+    def count(shard: tuple[int, int]) -> TruncationCounts:
+        tokenizer = PairTokenizer(load_tokenizer(bert_tokenizer_folder), TextConfig(max_length=64))
+        stream = training_batches(
+            groups, {}, {}, tokenizer, tokens=tokens, shard=shard,
+            groups_per_batch=4, negatives=5, seed=0, num_threads=0,
+        )  # fmt: skip
+        list(islice(stream, 3))
+        return tokenizer.counts
+
+    assert count((0, 2)) + count((1, 2)) == count((0, 1))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_pretokenised_batches_and_counts_equal_those_made_on_the_fly(
+    collection: Collection, groups: list[Group], bert_tokenizer_folder: Path, packing: bool
+):
+    made = []
+    for is_ahead in (False, True):
+        tokenizer = PairTokenizer(load_tokenizer(bert_tokenizer_folder), TextConfig(max_length=48))
+        texts = collection.queries, collection.documents
+        tokens = tokenise_groups(groups, *texts, tokenizer) if is_ahead else None
+        assert tokenizer.counts.pairs == 0
+        stream = training_batches(
+            groups, *(({}, {}) if is_ahead else texts), tokenizer, tokens=tokens, packing=packing,
+            groups_per_batch=4, negatives=5, seed=3, num_threads=0,
+        )  # fmt: skip
+        made.append((list(islice(stream, 6)), tokenizer.counts))
+    (on_the_fly, counts), (ahead, counts_ahead) = made
+    assert_equal(on_the_fly, ahead)
+    assert counts == counts_ahead
+    assert counts.pairs >= 6 * 21
+    assert counts.lost_document_tokens > 1000
+
+
+def test_targets_go_with_their_candidates(tokenizer: PairTokenizer):
+    """Each document's text is a number, and its label and teacher score are that number."""
+    groups = [
+        Group(
+            "q", "1", tuple(map(str, range(start, start + 5))),
+            labels=(1.0, *map(float, range(start, start + 5))),
+            teacher_scores=(-1.0, *(-float(number) for number in range(start, start + 5))),
+        )
+        for start in (10, 20, 30)
+    ]  # fmt: skip
+    documents = {name: name for group in groups for name in ("1", *group.negative_ids)}
+    vocabulary = {tokenizer.encode([("", name)])[0].input_ids[2]: float(name) for name in documents}
+    assert len(vocabulary) == len(documents)
+    for targets, sign in (("labels", 1.0), ("teacher_scores", -1.0)):
+        stream = training_batches(
+            groups, {"q": ""}, documents, tokenizer,
+            groups_per_batch=2, negatives=7, seed=0, targets=targets, accumulation=2,
+        )  # fmt: skip
+        for batch in islice(stream, 3):
+            assert batch["targets"].dtype == np.float32
+            assert not batch["targets"][:, :, 6:].any()
+            ids = batch["input_ids"][:, :, :6, 2]
+            found = np.vectorize(vocabulary.get)(ids) * sign
+            np.testing.assert_array_equal(batch["targets"][:, :, :6], found)
+
+
+def test_groups_without_labels_have_1_for_the_positive(batches):
+    batch = next(batches(targets="labels"))
+    np.testing.assert_array_equal(batch["targets"], [[1.0, 0, 0, 0, 0, 0]] * 4)
+    assert "targets" not in next(batches())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"packing": True},
+        {"accumulation": 2, "targets": "labels"},
+        {"packing": True, "accumulation": 2, "rows_multiple": 3},
+        {"shard": (1, 2)},
+        {"packing": True, "shard": (1, 2)},
+    ],
+)
+def test_a_restored_state_continues_exactly_under_every_option(
+    batches, tokens: TokenStore, options: dict
+):
+    expected = list(islice(batches(tokens=tokens, **options), 8))
+    iterator = batches(tokens=tokens, **options)
+    for _ in range(5):
+        next(iterator)
+    state = iterator.get_state()
+    without_tokens = {} if "shard" not in options else {"tokens": tokens}
+    fresh = batches(num_threads=0, **without_tokens, **options)
+    fresh.set_state(state)
+    assert_equal(expected[5:], list(islice(fresh, 3)))
+
+
+def test_a_state_serves_any_number_of_processes(batches, tokens: TokenStore):
+    one, two = batches(), batches(shard=(1, 2), tokens=tokens)
+    for _ in range(3):
+        next(one), next(two)
+    assert one.get_state() == two.get_state()
+    two.set_state(one.get_state())
+    assert next(two)["indices"].tolist() == next(one)["indices"][2:].tolist()
+
+
+def test_several_processes_need_tokens(batches):
+    with pytest.raises(ValueError, match="several processes need tokens"):
+        batches(shard=(0, 2))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"groups_per_batch": 23}, "22 groups do not fill a batch of 23"),
         ({"groups_per_batch": 0}, "at least 1 of each"),
         ({"negatives": 0}, "at least 1 of each"),
+        ({"accumulation": 3}, "got 4; 3 equal parts for 1 processes need a multiple of 3"),
+        ({"accumulation": 2, "shard": (0, 4)}, "need a multiple of 8"),
+        ({"targets": "teacher_scores"}, "22 of 22 groups have no teacher scores"),
     ],
 )
 def test_impossible_batches_are_refused(batches, changes: dict, message: str):

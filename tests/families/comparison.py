@@ -13,7 +13,7 @@ import transformers
 from flax import nnx
 
 from ckpt_convert.architectures import ARCHITECTURES
-from ckpt_convert.load import load_network
+from ckpt_convert.network import load_network
 from ckpt_convert.rules import canonical_name, export_weights
 from ckpt_convert.torch_oracle import TorchReranker, quiet_transformers
 from jaxrank.models.module import (

@@ -37,11 +37,10 @@ class EncoderDecoderSuite(FamilySuite):
         backbone: Any = compared.module.backbone
         ids = jnp.array([[5, 6, 7, 8]])
         changed = ids.at[0, 2].set(9)
-        mask = jnp.ones((1, 4), bool)
-        source, _ = backbone.encoder(backbone.token(ids), mask=mask)
+        positions = jnp.arange(4)
+        source, _ = backbone.encoder(backbone.token(ids), positions)
         one, two = (
-            backbone.decoder(backbone.token(i), source=source, source_mask=mask)[0]
-            for i in (ids, changed)
+            backbone.decoder(backbone.token(i), positions, source=source)[0] for i in (ids, changed)
         )
         np.testing.assert_array_equal(one[:, :2], two[:, :2])
         assert np.all(np.abs(one[:, 2:] - two[:, 2:]).max(axis=-1) > 1e-3)

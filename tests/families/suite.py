@@ -2,8 +2,8 @@
 
 A family's test file subclasses FamilySuite and says which small checkpoints to compare and how
 transformers writes down the published sizes. Everything else is inherited: hidden states, scores
-and gradients of small and of published sizes, padding, precision, weights there and back, what
-PyTorch reads of a saved folder, and that the model learns.
+and gradients of small and of published sizes, padding, packing, precision, weights there and back,
+what PyTorch reads of a saved folder, and that the model learns.
 """
 
 import re
@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 import transformers
@@ -37,9 +36,8 @@ from jaxrank.models.module import (
     parameter_shapes,
     parameters,
 )
-from jaxrank.text.templates import TextConfig, resolve_template
-from jaxrank.text.tokenize import PairTokenizer, load_tokenizer, pad_pairs
-from jaxrank.training.losses import info_nce
+from jaxrank.text.templates import TextConfig
+from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 from tests.families.comparison import (
     BFLOAT16_RATIO,
     FULL_RELATIVE,
@@ -58,10 +56,12 @@ from tests.families.comparison import (
     to_jax,
     without_dropout,
 )
+from tests.families.learning import learn_four_groups
+from tests.families.packed import PackedSuite
 from tests.tokenizer_builders import tokenizer_folder
 
 
-class FamilySuite:
+class FamilySuite(PackedSuite):
     """Inherit, and fill in what stands here."""
 
     family: ClassVar[str]
@@ -97,7 +97,7 @@ class FamilySuite:
     def test_hidden_states_and_scores_match(self, compared: Compared):
         check_forward(compared, SMALL_RELATIVE)
 
-    @pytest.mark.parametrize("options", [{}, {"remat": True}], ids=["", "remat"])
+    @pytest.mark.parametrize("options", [{}, {"remat": "full"}], ids=["", "remat"])
     def test_gradients_of_every_parameter_match(self, compared: Compared, options: dict):
         check_gradients(compared, **options)
 
@@ -249,33 +249,7 @@ class FamilySuite:
 
     def test_it_learns_four_groups_by_heart(self, medquad_mini: Path):
         config = replace(self.tiny(), head_dropout=0.0)
-        template = resolve_template("paper", wording=get_family(self.family).wording)
-        tokenizer = PairTokenizer(
-            load_tokenizer(self.tokenizer_folder()), TextConfig(template, 64, query_length=24)
-        )
-        pairs = read_pairs(medquad_mini, limit=32)
-        groups = [(pairs[8 * (row // 8)][0], document) for row, (_, document) in enumerate(pairs)]
-        encoded = tokenizer.encode(groups)
-        batch = to_jax(pad_pairs(encoded, length=64, pad_token_id=tokenizer.pad_token_id))
-        graph, state = nnx.split(init_module(config, seed=0))
-        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(2e-3))
-
-        @jax.jit
-        def train(state: Any, moments: Any) -> Any:
-            def loss(state: Any) -> jax.Array:
-                return info_nce(nnx.merge(graph, state)(**batch).reshape(4, 8))
-
-            value, gradients = jax.value_and_grad(loss)(state)
-            updates, moments = optimizer.update(gradients, moments, state)
-            return optax.apply_updates(state, updates), moments, value
-
-        moments = optimizer.init(state)
-        losses = []
-        for _ in range(100):
-            state, moments, value = train(state, moments)
-            losses.append(float(value))
-            if losses[-1] < 0.1:
-                break
+        losses = learn_four_groups(config, self.tokenizer_folder(), medquad_mini, enough=0.1)
         assert np.all(np.isfinite(losses))
         assert losses[0] > 1.0
         assert losses[-1] < 0.1
@@ -310,6 +284,9 @@ def generate(metafunc: pytest.Metafunc) -> None:
         return
     if "checkpoint_name" in metafunc.fixturenames:
         metafunc.parametrize("checkpoint_name", list(suite.checkpoints))
+    if "packed_name" in metafunc.fixturenames:
+        last_of_each_head = {entry.head: name for name, entry in suite.checkpoints.items()}
+        metafunc.parametrize("packed_name", list(last_of_each_head.values()))
     if "preset" in metafunc.fixturenames:
         marked = [
             pytest.param(name, marks=[pytest.mark.slow] if name in suite.slow else [])

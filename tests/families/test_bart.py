@@ -6,7 +6,7 @@ import pytest
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from ckpt_convert.load import load_network
+from ckpt_convert.network import load_network
 from ckpt_convert.source_config import read_source_config
 from ckpt_convert.torch_oracle import quiet_transformers
 from jaxrank.errors import InputError

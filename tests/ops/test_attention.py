@@ -101,6 +101,85 @@ def test_a_scan_may_give_each_layer_its_own_window():
     assert np.abs(outputs[0] - outputs[1]).max() > 0.1
 
 
+# In each row two texts of three tokens, and padding; as keys of other queries, two of two.
+SEGMENTS = np.tile(np.array([1, 1, 1, 2, 2, 2, 0], np.int32), (BATCH, 1))
+KEY_SEGMENTS = np.tile(np.array([1, 1, 2, 2, 0, 0, 0], np.int32), (BATCH, 1))
+
+
+def apart(x: jax.Array, size: int) -> jax.Array:
+    """The two texts of each row as rows of their own."""
+    return x[:, : 2 * size].reshape(2 * len(x), size, *x.shape[2:])
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(
+    ("options", "key_segment_ids"),
+    [
+        ({}, None),
+        ({"is_causal": True}, None),
+        ({"window": 1}, None),
+        ({"window": 1, "is_causal": True}, None),
+        ({}, KEY_SEGMENTS),
+    ],
+    ids=["all", "causal", "window", "causal window", "cross"],
+)
+def test_texts_that_share_a_row_attend_as_in_rows_of_their_own(
+    options: dict, key_segment_ids: np.ndarray | None, with_bias: bool
+):
+    arrays = jax.tree.map(jnp.asarray, make_arrays(key_heads=2, heads=6))
+    del arrays["mask"]
+    if not with_bias:
+        del arrays["bias"]
+    if key_segment_ids is not None:
+        options = options | {"key_segment_ids": jnp.asarray(key_segment_ids)}
+    num_keys = 3 if key_segment_ids is None else 2
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((2 * BATCH, 3, 6, WIDTH)))
+
+    def packed(arrays: dict) -> tuple[jax.Array, jax.Array]:
+        output = attention(**arrays, segment_ids=jnp.asarray(SEGMENTS), **options)
+        return jnp.sum(apart(output, 3) * weights), apart(output, 3)
+
+    def alone(arrays: dict) -> tuple[jax.Array, jax.Array]:
+        own = {name: apart(arrays[name], num_keys) for name in ("key", "value")}
+        if with_bias:
+            cells = [(slice(3), slice(num_keys)), (slice(3, 6), slice(num_keys, 2 * num_keys))]
+            blocks = [arrays["bias"][:, :, queries, keys] for queries, keys in cells]
+            own["bias"] = jnp.tile(jnp.concatenate(blocks), (BATCH, 1, 1, 1))
+        rest = {name: value for name, value in options.items() if name != "key_segment_ids"}
+        output = attention(apart(arrays["query"], 3), **own, **rest)
+        return jnp.sum(output * weights), output
+
+    got_gradients, got = jax.grad(packed, has_aux=True)(arrays)
+    want_gradients, want = jax.grad(alone, has_aux=True)(arrays)
+    np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
+    for name, want in want_gradients.items():
+        # Sums of up to 3 rows x 7 queries x 8 channels of float32.
+        np.testing.assert_allclose(got_gradients[name], want, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+def test_a_mask_hides_keys_inside_a_text_too():
+    arrays = jax.tree.map(jnp.asarray, make_arrays())
+    del arrays["bias"]
+    mask = arrays.pop("mask")
+    kept = np.flatnonzero(mask[2])
+    got = attention(**arrays, mask=mask, segment_ids=jnp.ones((BATCH, KEYS), jnp.int32))
+    own = {name: array[2:, kept] for name, array in arrays.items()} | {"query": arrays["query"][2:]}
+    np.testing.assert_allclose(got[2:], attention(**own), rtol=FLOAT32, atol=FLOAT32)
+
+
+def test_queries_without_any_key_of_their_text_have_finite_values_and_gradients():
+    arrays = jax.tree.map(jnp.asarray, make_arrays())
+    ids = jnp.asarray(SEGMENTS)
+
+    def total(query: jax.Array) -> jax.Array:
+        keys = {"segment_ids": ids + 1, "key_segment_ids": jnp.zeros_like(ids)}
+        return attention(**arrays | {"query": query}, **keys).sum()
+
+    value, gradient = jax.value_and_grad(total)(arrays["query"])
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(gradient))
+
+
 def test_the_softmax_is_in_float32():
     arrays = make_arrays()
     # Scores of about 100: in bfloat16 they would be off by 0.25, and the weights by 25%.
@@ -173,6 +252,9 @@ def test_cudnn_on_a_gpu_has_windows_for_causal_attention_alone(
         ({"implementation": "flash"}, "'flash' came; one of .*'auto', 'xla', 'cudnn'"),
         ({"mask": jnp.zeros((3, 6), bool)}, "^mask: shape"),
         ({"mask": jnp.zeros((3, 7))}, "^mask: dtype float32"),
+        ({"segment_ids": jnp.zeros((3, 6), jnp.int32)}, "^segment_ids: shape"),
+        ({"segment_ids": jnp.zeros((3, 7), bool)}, "^segment_ids: dtype bool"),
+        ({"key_segment_ids": jnp.zeros((3, 7), jnp.int32)}, "^key_segment_ids: came without"),
         ({"value": jnp.zeros((3, 6, 2, 8))}, "^value: shape"),
         ({"key": jnp.zeros((3, 7, 2, 8), jnp.bfloat16)}, "^key: dtype bfloat16"),
         ({"bias": jnp.zeros((2, 2, 7, 7))}, "^bias: shape"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.gpu_check import __main__ as gpu_check
+from scripts.gpu_check.resume import CHECKPOINT_STEP
 from scripts.gpu_check.rows import TOY_SIZES, compared
 
 
@@ -23,6 +24,14 @@ def test_a_wrong_value_and_an_exception_are_failed_rows(monkeypatch: pytest.Monk
     monkeypatch.setitem(gpu_check.CHECKS, "broken", broken)
     rows = gpu_check.run_checks(["broken"], TOY_SIZES)
     assert [(row.case, row.ok) for row in rows] == [("value", False), ("stopped", False)]
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_bits():
+    rows = gpu_check.run_checks(["resume"], TOY_SIZES)
+    assert [row.ok for row in rows] == [True, True, True]
+    assert rows[0].measured["first_step"] >= CHECKPOINT_STEP
+    assert rows[2].measured["ratio"] > 0
 
 
 def test_training_falls_at_toy_sizes():

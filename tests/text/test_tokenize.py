@@ -242,6 +242,54 @@ def test_ids_stay_below_the_vocabulary_size(
     assert PairTokenizer(neox, TextConfig()).pad_token_id == neox.eos_token_id
 
 
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [("bert", "pair"), ("neox", "paper-decoder"), ("bert", "ssm-rerankers-encoder")],
+)
+def test_joining_writes_pairs_to_any_places(
+    name: str, template: str, real_pairs: list, request: pytest.FixtureRequest
+):
+    tokenizer = PairTokenizer(request.getfixturevalue(name), TextConfig(template, max_length=60))
+    pairs = real_pairs[:20] + real_pairs[400:420]
+    queries, documents = map(list, zip(*pairs, strict=True))
+    first = list(tokenizer.tokenise("query", queries))
+    second = list(tokenizer.tokenise("document", documents))
+    kept = tokenizer.cut(
+        np.array([text.length for text in first]), np.array([text.length for text in second])
+    )
+    starts = np.arange(len(pairs))[::-1] * 61 + 1
+    input_ids = np.full(61 * len(pairs) + 1, -1, np.int32)
+    token_type_ids = np.zeros_like(input_ids)
+    tokenizer.join(
+        [text.input_ids for text in first],
+        [text.input_ids.astype(np.uint16) for text in second],
+        kept,
+        starts=starts,
+        input_ids=input_ids,
+        token_type_ids=token_type_ids,
+    )
+    expected = tokenizer.encode(pairs)
+    assert tokenizer.lengths(kept).tolist() == [len(pair.input_ids) for pair in expected]
+    for start, pair in zip(starts, expected, strict=True):
+        end = start + len(pair.input_ids)
+        assert input_ids[start:end].tolist() == pair.input_ids.tolist()
+        assert token_type_ids[start:end].tolist() == pair.token_type_ids.tolist()
+        assert input_ids[start - 1] == -1
+        input_ids[start:end], token_type_ids[start:end] = -1, 0
+    assert (input_ids == -1).all()
+    assert not token_type_ids.any()
+
+
+def test_tokenising_keeps_max_length_ids_and_the_whole_length(bert: PreTrainedTokenizerFast):
+    tokenizer = PairTokenizer(bert, TextConfig(max_length=16))
+    # More than are tokenised at once.
+    texts = ["a " * (number % 40) for number in range(1200)]
+    for number, text in enumerate(tokenizer.tokenise("document", texts)):
+        assert text.length == number % 40
+        assert len(text.input_ids) == min(16, text.length)
+        assert text.is_empty == (number % 40 == 0)
+
+
 def tokenized(*ids: int) -> TokenizedPair:
     return TokenizedPair(np.array(ids, np.int32), np.ones(len(ids), np.int32))
 

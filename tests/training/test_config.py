@@ -16,9 +16,9 @@ from jaxrank.training.config import (
     Recipe,
     TextOptions,
     TrainingConfig,
-    check_recipe,
     count_steps,
 )
+from jaxrank.training.recipe_checks import check_recipe
 
 MODEL_CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 
@@ -61,6 +61,10 @@ def test_a_complete_recipe_passes():
         ("training", {"seed": -1}, "training.seed: got -1; a number from 0"),
         ("model", {"seed": 2**32}, "model.seed: got 4294967296; a number from 0"),
         ("dev", {"seed": -1}, "dev.seed: got -1; a number from 0"),
+        ("loss", {"name": "kl_distillation", "temperature": 0.0}, "loss.temperature: got 0.0; a n"),
+        ("loss", {"temperature": 2.0}, "loss.temperature: got 2.0; info_nce has no temperature"),
+        ("loss", {"name": "ranknet", "contrastive_weight": -0.5}, "loss.contrastive_weight: got -"),
+        ("loss", {"contrastive_weight": 0.5}, "contrastive_weight: got 0.5; info_nce is InfoNCE"),
     ],
 )
 def test_what_cannot_be_run_is_named(section: str, values: dict[str, Any], message: str):

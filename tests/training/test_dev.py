@@ -10,6 +10,7 @@ from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 from jaxrank.training.config import DevConfig
 from jaxrank.training.dev import DevSample, draw_sample
+from jaxrank.training.per_query import read_per_query
 
 QUERIES = {f"q{number}": f"question {number}" for number in range(8)}
 DOCUMENTS = {f"d{number}": "word " * (number + 1) for number in range(5)}
@@ -44,6 +45,24 @@ def test_measures_are_those_of_the_order_by_score(tokenizer: PairTokenizer):
     # q7 has no candidates and counts 0.
     assert by_length == {"dev/RR@10": pytest.approx(7 / 8)}
     assert sample.evaluate_first_stage() == {"first_stage/RR@10": pytest.approx(7 / 8 / 5)}
+
+
+def test_values_of_all_queries_are_kept_those_without_candidates_as_0(
+    tokenizer: PairTokenizer, tmp_path: Path
+):
+    sample = draw(tokenizer, queries=None)
+    paths = {name: tmp_path / "dev" / f"{name}.jsonl" for name in ("first_stage", "step-000001")}
+    random = np.random.default_rng(0)
+    means = sample.evaluate(lambda pairs: random.normal(size=len(pairs)), path=paths["step-000001"])
+    first_means = sample.evaluate_first_stage(path=paths["first_stage"])
+    kept = read_per_query(paths["step-000001"])["RR@10"]
+    first = read_per_query(paths["first_stage"])["RR@10"]
+    assert list(kept) == list(first) == sorted(QUERIES)
+    assert kept["q7"] == first["q7"] == 0.0
+    assert first["q0"] == pytest.approx(1 / 5)
+    assert len(set(kept.values())) > 2
+    assert sum(kept.values()) / 8 == pytest.approx(means["dev/RR@10"])
+    assert sum(first.values()) / 8 == pytest.approx(first_means["first_stage/RR@10"])
 
 
 def test_candidates_are_the_best_of_the_run(tokenizer: PairTokenizer):

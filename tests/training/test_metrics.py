@@ -1,7 +1,9 @@
 """The metrics log: JSON lines that survive a kill, and TensorBoard events with the same values."""
 
+import json
 import resource
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,19 @@ from jaxrank.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER, MetricsLo
 
 
 def read_events(folder: Path) -> dict[tuple[str, int], float]:
-    """Scalars of TensorBoard's record files: 8 bytes length, 4 check, the event, 4 check."""
+    """Scalars of TensorBoard's record files: 8 bytes length, 4 check, the event, 4 check.
+
+    Files are read in the order of their names, and the start of a session drops what came before of
+    its step and later ones, as TensorBoard does.
+    """
     scalars = {}
-    for path in folder.glob("events.*"):
+    for path in sorted(folder.glob("events.*")):
         content, start = path.read_bytes(), 0
         while start < len(content):
             length = int.from_bytes(content[start : start + 8], "little")
             event = event_pb2.Event.FromString(content[start + 12 : start + 12 + length])
+            if event.session_log.status == event_pb2.SessionLog.START:
+                scalars = {key: value for key, value in scalars.items() if key[1] < event.step}
             for value in event.summary.value:
                 scalars[value.tag, event.step] = value.simple_value
             start += length + 16
@@ -61,6 +69,63 @@ def test_a_reopened_log_goes_on_after_the_last_whole_line(tmp_path: Path):
     with MetricsLog(tmp_path, tensorboard=False) as log:
         log.log(2, {"loss": 2.0})
     assert [line["loss"] for line in read_metrics(tmp_path)] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("has_cut_line", [False, True])
+def test_a_resumed_log_forgets_the_steps_that_are_done_again(tmp_path: Path, has_cut_line: bool):
+    with MetricsLog(tmp_path) as log:
+        for step in (0, 10, 20, 30):
+            log.log(step, {"loss": float(step)})
+        log.log(20, {"dev/RR@10": 0.5})
+    path = tmp_path / METRICS_FILE
+    # Lines as of a training that took an hour.
+    slow = [json.dumps(line | {"time_s": 360.0 * line["step"]}) for line in read_metrics(tmp_path)]
+    cut_line = '{"step": 20, "lo' if has_cut_line else ""
+    path.write_text("".join(line + "\n" for line in slow) + cut_line)
+    with MetricsLog(tmp_path, resume_from=20) as log:
+        log.log(30, {"loss": 31.0})
+    lines = read_metrics(tmp_path)
+    assert [(line["step"], line.get("loss")) for line in lines] == [
+        (0, 0.0), (10, 10.0), (20, 20.0), (20, None), (30, 31.0)
+    ]  # fmt: skip
+    assert 7200 <= lines[-1]["time_s"] < 7260
+    events = read_events(tmp_path / TENSORBOARD_FOLDER)
+    assert events == {
+        ("loss", 0): 0.0, ("loss", 10): 10.0, ("loss", 20): 20.0, ("dev/RR_10", 20): 0.5,
+        ("loss", 30): 31.0,
+    }  # fmt: skip
+    assert len(list((tmp_path / TENSORBOARD_FOLDER).iterdir())) == 2
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path):
+    (tmp_path / METRICS_FILE).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_other_sinks_get_the_same_and_are_closed_when_one_of_them_fails(tmp_path: Path):
+    class Recorder:
+        def __init__(self, error: Exception | None = None) -> None:
+            self.lines: list[tuple[int, dict[str, float]]] = []
+            self.closed = 0
+            self.error = error
+
+        def log(self, step: int, values: Mapping[str, float]) -> None:
+            self.lines.append((step, dict(values)))
+
+        def close(self) -> None:
+            self.closed += 1
+            if self.error is not None:
+                raise self.error
+
+    sinks = [Recorder(), Recorder(OSError(28, "No space left on device"))]
+    with (
+        pytest.raises(OSError, match="No space"),
+        MetricsLog(tmp_path, tensorboard=False, more=sinks) as log,
+    ):
+        log.log(3, {"loss": 1.0})
+    for sink in sinks:
+        assert sink.lines == [(3, {"loss": 1.0})]
+        assert sink.closed == 1
 
 
 def test_values_that_json_cannot_hold_become_null(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""A training run: the wiring of rooms that do not know each other, beside the commands."""
