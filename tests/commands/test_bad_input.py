@@ -373,7 +373,7 @@ def save_at_once(
 ) -> TrainState:
     """In place of `train`, where its steps do not matter and their compilation would take long."""
     log(config.total_steps, {"loss": 1.0, "dev/RR@10": 1.0, "dev/nDCG@10": 1.0})
-    save_model(config.total_steps, state.parameters)
+    save_model(config.total_steps, state)
     return state
 
 
