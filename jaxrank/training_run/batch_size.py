@@ -16,7 +16,7 @@ from jaxrank.shapes import Array, PyTree
 from jaxrank.training.config import Recipe
 from jaxrank.training.devices import put_batch, state_shardings
 from jaxrank.training.loop import put_on_device
-from jaxrank.training.losses import make_loss, targets_of
+from jaxrank.training.losses import targets_of
 from jaxrank.training.memory import (
     StepMemory,
     find_accumulation,
@@ -24,9 +24,9 @@ from jaxrank.training.memory import (
     measure_step,
     read_memory,
 )
-from jaxrank.training.optimizer import first_loss_scale, make_optimizer
-from jaxrank.training.step import init_state, make_train_step
+from jaxrank.training.optimizer import make_optimizer
 from jaxrank.training_run.start import Start
+from jaxrank.training_run.steps import first_state, recipe_step
 
 
 def fit_batch(recipe: Recipe, start: Start, mesh: Mesh | None) -> tuple[Recipe, str]:
@@ -117,14 +117,7 @@ def _measure(recipe: Recipe, start: Start, mesh: Mesh | None) -> StepMemory | No
     shardings: list[PyTree] = []
 
     def make_state() -> Any:
-        graphdef, state = init_state(
-            start.module,
-            optimizer,
-            key=jax.random.key(0),
-            trained=start.trained,
-            parameter_dtype=recipe.model.parameter_dtype,
-            loss_scale=first_loss_scale(recipe.optimizer, start.dtype),
-        )
+        graphdef, state = first_state(recipe, start, optimizer)
         if mesh is not None:
             shardings.append(state_shardings(state, mesh))
         return graphdef, state
@@ -136,15 +129,8 @@ def _measure(recipe: Recipe, start: Start, mesh: Mesh | None) -> StepMemory | No
             state,
             shardings[0],
         )
-    train_step = make_train_step(
-        graphdef,
-        optimizer,
-        schedule,
-        loss=make_loss(recipe.loss),
-        accumulation=recipe.training.accumulation,
-        chunk=recipe.training.chunk,
-        state_sharding=shardings[0] if shardings else None,
-    )
+    sharding = shardings[0] if shardings else None
+    train_step = recipe_step(recipe, graphdef, optimizer, schedule, state_sharding=sharding)
     batch = longest_batch(recipe, max_length=start.text.max_length)
     return measure_step(train_step, state, batch_putter(recipe, mesh)(batch))
 

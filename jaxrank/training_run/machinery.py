@@ -8,14 +8,13 @@ import numpy as np
 
 from jaxrank.shapes import Array
 from jaxrank.training.devices import on_host, put_state, state_shardings
-from jaxrank.training.losses import make_loss
 from jaxrank.training.memory import MeasuredStep
-from jaxrank.training.optimizer import first_loss_scale
-from jaxrank.training.step import TrainState, init_state, make_train_step
+from jaxrank.training.step import TrainState
 from jaxrank.training.throughput import Throughput, count_flops, find_peak_tflops
 from jaxrank.training.window import Rates
 from jaxrank.training_run.batch_size import batch_putter, longest_batch
 from jaxrank.training_run.prepare import Prepared
+from jaxrank.training_run.steps import first_state, recipe_step
 
 
 class Machinery(NamedTuple):
@@ -35,30 +34,14 @@ def build_machinery(run: Prepared, *, say: Callable[[str], None]) -> Machinery:
     """
     recipe, start = run.recipe, run.start
     with on_host(run.mesh):
-        graphdef, state = init_state(
-            start.module,
-            run.optimizer,
-            key=jax.random.key(recipe.training.seed),
-            trained=start.trained,
-            parameter_dtype=recipe.model.parameter_dtype,
-            loss_scale=first_loss_scale(recipe.optimizer, start.dtype),
-            release=True,
-        )
+        graphdef, state = first_state(recipe, start, run.optimizer, release=True)
     shardings = None
     put = batch_putter(recipe, run.mesh)
     if run.mesh is not None:
         shardings = state_shardings(state, run.mesh)
         state = put_state(state, shardings)
-    train_step = make_train_step(
-        graphdef,
-        run.optimizer,
-        run.schedule,
-        loss=make_loss(recipe.loss),
-        accumulation=recipe.training.accumulation,
-        chunk=recipe.training.chunk,
-        state_sharding=shardings,
-    )
-    train_step = MeasuredStep(train_step, say=say)
+    step = recipe_step(recipe, graphdef, run.optimizer, run.schedule, state_sharding=shardings)
+    train_step = MeasuredStep(step, say=say)
     throughput = Throughput(
         count_flops(start.config, state),
         devices=jax.device_count(),
