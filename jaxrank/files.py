@@ -27,19 +27,32 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: a missing file, a broken gzip, or bytes that are not UTF-8 (with their line).
     """
+    for number, line in enumerate(read_raw_lines(path), start=1):
+        if number == 1 and line.startswith(_BOM):
+            line = line[len(_BOM) :]
+        try:
+            text = line.rstrip(b"\r\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; "
+                "convert the file, e.g. with iconv"
+            ) from None
+        yield number, text
+
+
+def read_raw_lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a file, plain or gzip, as they are; only a newline ends one.
+
+    Raises:
+        InputError: a missing file, or a broken gzip (with the line up to which it can be read).
+    """
     path = Path(path)
     number = 0
     try:
         with _open(path, gzip.open if path.suffix == ".gz" else open) as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1 and line.startswith(_BOM):
-                    line = line[len(_BOM) :]
-                yield number, line.rstrip(b"\r\n").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; "
-            "convert the file, e.g. with iconv"
-        ) from None
+            for line in file:
+                number += 1
+                yield line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}:{number + 1}: broken gzip file ({error})") from None
 

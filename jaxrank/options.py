@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from jaxrank.errors import InputError
+from jaxrank.yaml_layers import find_required, read_layer, reason_of, without_required
 
 Options = TypeVar("Options")
 
@@ -58,7 +59,8 @@ def parse(
 
     Raises:
         InputError: an unknown key (the nearest known one is named), a value of the wrong type, a
-            missing required key, an unreadable file.
+            missing required key, an unreadable file, a key that a layer leaves open (`REQUIRED`,
+            see yaml_layers) and nothing after it gives.
     """
     # Imported late: it takes 0.2 s, which no importer of `run` should pay.
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
@@ -66,14 +68,13 @@ def parse(
     given = list(sys.argv[1:] if argv is None else argv)
     if first is not None and given and not given[0].startswith("-"):
         given.insert(0, f"--{first}")
-    arguments = _layers_first(given)
+    arguments = _check_keys(options, _layers_first(given))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=f"python -m {program}", exit_on_error=False)
     parser.add_argument(
         "--config", action="config", help="YAML file; later ones win, other keys win over all."
     )
     parser.add_class_arguments(options)
-    _check_keys(options, arguments)
     try:
         values = parser.parse_args(_join_tuples(options, arguments))
         instance = parser.instantiate(values)
@@ -114,43 +115,37 @@ def as_plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _check_keys(options: type, arguments: Sequence[str]) -> None:
-    """Refuse unknown keys in the YAML layers and on the command line, naming the nearest."""
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
+def _check_keys(options: type, arguments: Sequence[str]) -> list[str]:
+    """The arguments, with layers in place of files that leave keys open.
+
+    Refuses unknown keys in the YAML layers and on the command line, naming the nearest, and keys
+    that stay open.
+    """
+    layers: list[tuple[str, dict[str, Any]]] = []
+    given: list[str] = []
+    checked: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, separator, value = argument.partition("=")
         if name == "--config":
-            path = value or next(iter(arguments[index + 1 : index + 2]), "")
-            _check_mapping(options, _read_yaml(path), where=path, prefix="")
-        elif name.startswith("--") and not name.startswith(("--help", "--print_config")):
-            _check_path(options, name.removeprefix("--").split("."), shown=name)
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _UniqueKeys)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"--config {path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({_one_line(str(error))})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: keys with values are needed, got {type(content).__name__}")
-    return content
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node whose keys are all different."""
-        keys = [key.value for key, _ in node.value]
-        repeated = next((key for key in keys if keys.count(key) > 1), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {repeated!r} is there twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+            path = value if separator else next(iter(rest), "")
+            del rest[: 0 if separator else 1]
+            content = read_layer(path)
+            _check_mapping(options, content, where=path, prefix="")
+            layers.append((path, content))
+            closed = without_required(content)
+            # The parser takes a layer's text as well as its path.
+            checked += ["--config", path if closed == content else yaml.safe_dump(closed)]
+            continue
+        if name.startswith("--") and not name.startswith(("--help", "--print_config")):
+            given.append(name.removeprefix("--"))
+            _check_path(options, given[-1].split("."), shown=name)
+        checked.append(argument)
+    missing = find_required(layers, given)
+    if missing and not {"--help", "-h"} & {*arguments}:
+        raise InputError("; ".join(map(str, missing)))
+    return checked
 
 
 def _check_mapping(options: Any, content: dict[str, Any], *, where: str, prefix: str) -> None:
@@ -160,6 +155,8 @@ def _check_mapping(options: Any, content: dict[str, Any], *, where: str, prefix:
         shown = f"{where}: {prefix}{key}"
         _check_name(str(key), sections, shown=shown)
         section = sections[str(key)]
+        if reason_of(value) is not None:
+            continue
         if dataclasses.is_dataclass(section):
             if not isinstance(value, dict):
                 found = "null" if value is None else repr(value)

@@ -1,5 +1,9 @@
-"""Progress bars with rate and time left, on standard error, for what takes over a second."""
+"""Progress bars with rate and time left, on standard error, for what takes over a second.
 
+Where standard error is no terminal but a log file, they come after a minute and once a minute.
+"""
+
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -8,6 +12,8 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 _DELAY_S = 1.0
+_INTERVAL_S = 0.5
+_LOG_INTERVAL_S = 60.0
 
 
 def track(
@@ -35,12 +41,13 @@ def progress_bar(*, description: str, unit: str, enabled: bool, total: int | Non
 
 
 def _settings(description: str, unit: str, enabled: bool, total: int | None) -> dict[str, Any]:
+    is_log = not sys.stderr.isatty()
     settings: dict[str, Any] = {
         "desc": description,
         "unit": f" {unit}",
         "disable": not enabled,
-        "delay": _DELAY_S,
+        "delay": _LOG_INTERVAL_S if is_log else _DELAY_S,
         "dynamic_ncols": True,
-        "mininterval": 0.5,
+        "mininterval": _LOG_INTERVAL_S if is_log else _INTERVAL_S,
     }
     return settings if total is None else settings | {"total": total}

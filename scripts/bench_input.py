@@ -29,7 +29,7 @@ from jaxrank.command_line import run
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import Group, TrainingData, read_training_data
 from jaxrank.data.pipeline import training_batches
-from jaxrank.data.tokens import TokenStore, tokenise_groups
+from jaxrank.data.tokens.table import TokenStore, tokenise_groups
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 

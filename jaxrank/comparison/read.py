@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jaxrank.data.collection import read_queries
+from jaxrank.data.collection import queries_path, read_queries
 from jaxrank.errors import InputError
-from jaxrank.evaluation.report import name_runs
+from jaxrank.evaluation.run_names import name_runs
 from jaxrank.files import read_json
 from jaxrank.training.metrics import METRICS_FILE, read_metrics
 from jaxrank.training.per_query import PerQuery, first_stage_file, milestone_file, read_per_query
@@ -83,7 +83,7 @@ class TrainedRun:
         """Query id -> text, if the collection is where it was; else nothing."""
         folder = self.options.get("data.collection")
         try:
-            return read_queries(Path(folder) / "queries.jsonl") if folder else {}
+            return read_queries(queries_path(Path(folder))) if folder else {}
         except (InputError, OSError):
             return {}
 

@@ -19,7 +19,7 @@ from jaxrank.data.packing import (
     round_up_rows,
     texts_per_row,
 )
-from jaxrank.data.tokens import TokenStore, tokenise_texts
+from jaxrank.data.tokens.table import TokenStore, tokenise_texts
 from jaxrank.text.buckets import bucket_for
 from jaxrank.text.tokenize import PairTokenizer
 from jaxrank.text.truncation import count_cuts

@@ -1,5 +1,6 @@
 """Labels and teacher scores in a line of a groups file, read strictly."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,17 @@ def read_text_scores(line: dict[str, Any], where: str) -> dict[str, float] | Non
         for text, number in zip(texts, _numbers(numbers, key, len(texts), where), strict=True):
             scores.setdefault(text, number)
     return scores
+
+
+def read_passage_scores(
+    passages: Mapping[str, Mapping[str, Any]], where: str
+) -> dict[str, float] | None:
+    """Teacher scores of Tevatron's passages of one line, by docid; None where none has one."""
+    given = {docid: passage.get("score") for docid, passage in passages.items()}
+    if all(score is None for score in given.values()):
+        return None
+    scores = _numbers(list(given.values()), "score", len(given), where)
+    return dict(zip(given, scores, strict=True))
 
 
 def _positive_and_negatives(

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrank.data.batches import BatchMaker, BatchShape, Sample
 from jaxrank.data.groups import Group, Targets
-from jaxrank.data.tokens import TokenStore
+from jaxrank.data.tokens.table import TokenStore
 from jaxrank.errors import InputError
 from jaxrank.text.buckets import bucket_for, length_buckets
 from jaxrank.text.tokenize import PairTokenizer

@@ -8,6 +8,7 @@ ordered by (-score, document id), and written scores decrease strictly even as f
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +35,43 @@ def read_run(path: str | Path) -> Run:
             number, a document that a query has twice; or a file without results.
     """
     run: Run = {}
-    for number, line in read_lines(path):
-        columns = line.split()
-        if not columns:
-            continue
-        where = f"{path}:{number}"
-        if len(columns) != _NUM_COLUMNS:
-            raise InputError(
-                f"{where}: {len(columns)} columns; a run has 6 (query Q0 document rank score tag)"
-            )
-        query_id, _, document_id, _, text, _ = columns
-        scores = run.setdefault(query_id, {})
-        if document_id in scores:
-            raise InputError(
-                f"{where}: query {query_id!r} has document {document_id!r} a second time; "
-                "keep one line"
-            )
-        scores[document_id] = _parse_score(text, where)
-    if not run:
-        raise InputError(f"{path}: no results; lines 'query Q0 document rank score tag' are needed")
+    for where, query_id, document_id, score in _read_results(path):
+        _add(run.setdefault(query_id, {}), query_id, document_id, score, where)
     return run
 
 
-def write_run(path: str | Path, run: Run, *, tag: str) -> None:
+def iter_run(path: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield `(query id, document id -> score)` of a TREC run, plain or gzip, query by query.
+
+    Holds one query's results and the ids of the queries so far, so it reads runs of any size; the
+    lines of a query must stand together, as in every run that a tool writes.
+
+    Raises:
+        InputError: what `read_run` raises, and a query that comes again after another one.
+    """
+    seen: set[str] = set()
+    current, scores = "", dict[str, float]()
+    for where, query_id, document_id, score in _read_results(path):
+        if query_id != current:
+            if query_id in seen:
+                raise InputError(
+                    f"{where}: query {query_id!r} comes again after others; its lines are needed "
+                    f"together: sort -s -k1,1 {path} > SORTED (a gzip file by way of zcat)"
+                )
+            if scores:
+                yield current, scores
+            seen.add(query_id)
+            current, scores = query_id, {}
+        _add(scores, query_id, document_id, score, where)
+    yield current, scores
+
+
+def write_run(
+    path: str | Path, run: Run | Iterable[tuple[str, dict[str, float]]], *, tag: str
+) -> None:
     """Write a run atomically: queries in their order, documents by (-score, document id).
+
+    A run that does not fit into memory comes query by query, as `iter_run` yields it.
 
     Scores are written with the nine digits that name a float32 exactly; where a score would not
     lie below the one before it, it becomes the next smaller float32.
@@ -68,7 +82,7 @@ def write_run(path: str | Path, run: Run, *, tag: str) -> None:
     """
     check_word(tag, f"{path}: tag")
     with atomic_open(path) as file:
-        for query_id, scores in run.items():
+        for query_id, scores in run.items() if isinstance(run, dict) else run:
             check_word(query_id, f"{path}: query id")
             order = ranking(scores)
             written = strictly_decreasing([scores[document_id] for document_id in order])
@@ -102,6 +116,33 @@ def strictly_decreasing(scores: list[float]) -> list[float]:
                 value = np.nextafter(np.float32(result[-1]), np.float32(-np.inf))
             result.append(float(value))
     return result
+
+
+def _read_results(path: str | Path) -> Iterator[tuple[str, str, str, float]]:
+    """Yield `("file:line", query id, document id, score)` of each line."""
+    where = None
+    for number, line in read_lines(path):
+        columns = line.split()
+        if not columns:
+            continue
+        where = f"{path}:{number}"
+        if len(columns) != _NUM_COLUMNS:
+            raise InputError(
+                f"{where}: {len(columns)} columns; a run has 6 (query Q0 document rank score tag)"
+            )
+        yield where, columns[0], columns[2], _parse_score(columns[4], where)
+    if where is None:
+        raise InputError(f"{path}: no results; lines 'query Q0 document rank score tag' are needed")
+
+
+def _add(
+    scores: dict[str, float], query_id: str, document_id: str, score: float, where: str
+) -> None:
+    if document_id in scores:
+        raise InputError(
+            f"{where}: query {query_id!r} has document {document_id!r} a second time; keep one line"
+        )
+    scores[document_id] = score
 
 
 def _parse_score(text: str, where: str) -> float:

@@ -7,13 +7,16 @@ all three. For `pair` the result is exactly `tokenizer(query, document, truncati
 max_length=n)`.
 """
 
+import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
+import tokenizers
 from jaxtyping import Bool, Int, Int32
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -136,6 +139,11 @@ class PairTokenizer:
         is_empty = np.array([text.is_empty for text in documents], np.bool_)
         return encoded, count_cuts(query_lengths, document_lengths, kept, is_empty=is_empty)
 
+    def digest(self, field: Field) -> str:
+        """SHA-256 of all that a field's ids depend on but the text, the library's version too."""
+        parts = [self._tokenizer.to_str(), self._literals[field], self.text.max_length]
+        return sha256(json.dumps([tokenizers.__version__, *parts]).encode()).hexdigest()
+
     def add_counts(self, counts: TruncationCounts) -> None:
         """Add to `counts` what was cut of pairs that are not encoded by `encode`."""
         with self._lock:
@@ -153,6 +161,15 @@ class PairTokenizer:
                 ids = encoding.ids
                 first = np.array(ids[: self.text.max_length], np.int32)
                 yield TokenizedText(first, len(ids), not text.strip())
+
+    def token_ends(self, field: Field, text: str) -> Int[np.ndarray, " n"]:
+        """Where in a text each of its tokens ends, in characters, ascending; nothing is cut.
+
+        Tokens of the literal text in front of the field end at 0 or below.
+        """
+        literal = self._literals[field]
+        encoding = self._tokenizer.encode(literal + text, add_special_tokens=False)
+        return np.array([end for _, end in encoding.offsets], np.int64) - len(literal)
 
     def cut(
         self, query_lengths: Int[np.ndarray, " n"], document_lengths: Int[np.ndarray, " n"]

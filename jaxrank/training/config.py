@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxrank.errors import InputError
+from jaxrank.data.document_text import DocumentText
 from jaxrank.models.lora import LoraConfig
-from jaxrank.text.templates import TextConfig, Wording, get_template, resolve_template
 from jaxrank.training.losses import LossConfig
 from jaxrank.training.optimizer import OptimizerConfig
+from jaxrank.training.text_options import TextOptions
 
 
 @dataclass(frozen=True)
@@ -61,74 +61,20 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TextOptions:
-    """Template and budgets; what is null comes from the checkpoint, or for a random start from the
-    family (its own template, 512 tokens).
-    """
-
-    template: str | None = None
-    """Name of the prompt template: pair, paper, authors-code, ssm-rerankers, or one wording."""
-
-    max_length: int | None = None
-    """Longest sequence in tokens; longer pairs are cut and counted. The papers used 512."""
-
-    query_length: int | None = None
-    """Tokens kept for all that is not the document's segment; not for `pair`."""
-
-    evaluation_template: str | None = None
-    """Template of the dev measure and of the saved model, where it is not that of training. P1's
-    code gave another one at evaluation: authors-code-evaluation. Null: as in training."""
-
-    evaluation_max_length: int | None = None
-    """Longest sequence at evaluation. P1's code gave decoders 768 tokens there. Null: as in
-    training."""
-
-    def resolve(self, base: TextConfig, *, wording: Wording) -> TextConfig:
-        """`base` with what is not null; another template does not take over its query budget."""
-        return _change(base, self.template, self.max_length, self.query_length, wording)
-
-    def resolve_evaluation(self, trained: TextConfig, *, wording: Wording) -> TextConfig:
-        """How the model reads texts once it is trained on `trained`.
-
-        Raises:
-            InputError: the template adds tokens that training does not show.
-        """
-        text = _change(trained, self.evaluation_template, self.evaluation_max_length, None, wording)
-        known = get_template(trained.template).added_tokens
-        if unknown := set(get_template(text.template).added_tokens) - set(known):
-            raise InputError(
-                f"text.evaluation_template: {text.template} adds {', '.join(sorted(unknown))} to "
-                f"the vocabulary, which training on {trained.template} never shows"
-            )
-        return text
-
-
-def _change(
-    base: TextConfig,
-    template: str | None,
-    max_length: int | None,
-    query_length: int | None,
-    wording: Wording,
-) -> TextConfig:
-    name = resolve_template(template or base.template, wording=wording)
-    kept = base.query_length if name == base.template else None
-    return TextConfig(
-        template=name,
-        max_length=base.max_length if max_length is None else max_length,
-        query_length=kept if query_length is None else query_length,
-    )
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """Training groups: a query, its positive, and negatives."""
 
     groups: Path
-    """Groups file (JSONL) as `python -m jaxrank.mine` writes it, or FlagEmbedding's."""
+    """Groups file (JSONL) as `python -m jaxrank.mine` writes it, FlagEmbedding's or
+    Tevatron's."""
 
     collection: Path | None = None
     """Collection folder: corpus.jsonl, queries.jsonl and, for the dev measure, qrels. Null: the
-    groups file holds the texts (FlagEmbedding's query, pos, neg)."""
+    groups file holds the texts (FlagEmbedding's or Tevatron's layout)."""
+
+    document_text: DocumentText | None = None
+    """Which of a document's fields become its text, joined by blanks: body, title-body or
+    url-title-body. Null: as the collection says, or title-body."""
 
     negatives: int = 7
     """Negatives of a group in one step, drawn anew each epoch from those in the file. RankMamba: 7;
@@ -148,6 +94,11 @@ class DataConfig:
     """Tokenise all queries and documents of the groups once, before the first step, and keep their
     ids in memory, up to `text.max_length` of each text: two bytes a token, or four for vocabularies
     above 65,536. Every batch is the same as without. Several processes do so in any case."""
+
+    token_store: Path | None = None
+    """Folder that keeps the ids of texts on disk, for this run and later ones: with the same texts,
+    tokenizer, template and max_length nothing is tokenised twice, whatever the groups or the
+    interruptions. Implies `pretokenize`, with the ids mapped from disk and not in memory."""
 
     packing: bool = False
     """Put several pairs in one row of `text.max_length` tokens, where attention, scans and

@@ -39,6 +39,11 @@ def check_recipe(recipe: Recipe) -> None:
         f"dev.run: got {recipe.dev.run}; its texts and judgements are in data.collection, "
         "which is needed too",
     )
+    _need(
+        recipe.data.document_text is None or recipe.data.collection is not None,
+        f"data.document_text: got {recipe.data.document_text}; it chooses among the fields of the "
+        "documents of data.collection, which is needed too",
+    )
     positive: Mapping[str, float | None] = {
         "data.negatives": recipe.data.negatives,
         "data.min_negatives": recipe.data.min_negatives,

@@ -44,8 +44,8 @@ _FOLDERS_OF_A_RUN = (
 # Options that may change between the parts of an interrupted run. They decide how fast the work is
 # done, what is shown of it and what is kept; no weight and no measure depends on them.
 HARMLESS_OPTIONS = frozenset({
-    "model.allow_pickle", "data.num_threads", "data.pretokenize", "checkpoint.every",
-    "checkpoint.keep", "checkpoint.keep_milestones", "training.log_every",
+    "model.allow_pickle", "data.num_threads", "data.pretokenize", "data.token_store",
+    "checkpoint.every", "checkpoint.keep", "checkpoint.keep_milestones", "training.log_every",
     "training.max_skipped_steps", "training.profile", "training.wandb", "training.tensorboard",
     "training.output", "training.overwrite",
 })  # fmt: skip

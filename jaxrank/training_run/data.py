@@ -1,5 +1,7 @@
 """What a training run reads: batches of groups, and the sample of the dev measure."""
 
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import NamedTuple
 
 import grain
@@ -10,12 +12,16 @@ from jaxrank.data.collection import Collection
 from jaxrank.data.groups import TrainingData, read_training_data
 from jaxrank.data.packing import balance, pack, round_up_rows
 from jaxrank.data.pipeline import training_batches
-from jaxrank.data.tokens import TokenStore, tokenise_groups
+from jaxrank.data.tokens.store import open_token_store
+from jaxrank.data.tokens.table import TokenStore, tokenise_groups
 from jaxrank.evaluation.runs import read_run
+from jaxrank.files import check_target, file_digest
+from jaxrank.text.templates import Field
 from jaxrank.text.tokenize import PairTokenizer
 from jaxrank.training.config import Recipe
 from jaxrank.training.dev import DevSample, draw_sample
 from jaxrank.training.losses import targets_of
+from jaxrank.training.processes import is_first_process, wait_for_all
 
 
 class RunBatches(NamedTuple):
@@ -39,7 +45,12 @@ def load_groups(recipe: Recipe, collection: Collection | None) -> TrainingData:
 
 
 def make_batches(
-    recipe: Recipe, data: TrainingData, tokenizer: PairTokenizer, *, progress: bool = False
+    recipe: Recipe,
+    data: TrainingData,
+    collection: Collection | None,
+    tokenizer: PairTokenizer,
+    *,
+    progress: bool = False,
 ) -> RunBatches:
     """Set up this process's stream of batches; pretokenising takes a while.
 
@@ -48,7 +59,9 @@ def make_batches(
     shard = jax.process_index(), jax.process_count()
     notes: list[str] = []
     tokens: TokenStore | None = None
-    if recipe.data.pretokenize or shard[1] > 1:
+    if recipe.data.token_store is not None:
+        tokens, notes = _stored_tokens(recipe, data, collection, tokenizer, progress=progress)
+    elif recipe.data.pretokenize or shard[1] > 1:
         tokens = tokenise_groups(
             data.groups, data.queries, data.documents, tokenizer, progress=progress
         )
@@ -72,6 +85,52 @@ def make_batches(
     if recipe.data.packing:
         notes.append(_describe_packing(recipe, data, tokenizer))
     return RunBatches(batches, tuple(notes))
+
+
+def _stored_tokens(
+    recipe: Recipe,
+    data: TrainingData,
+    collection: Collection | None,
+    tokenizer: PairTokenizer,
+    *,
+    progress: bool,
+) -> tuple[TokenStore, list[str]]:
+    """The ids of all texts from the recipe's token store; the first process fills it."""
+    folder = recipe.data.token_store
+    assert folder is not None
+    check_target(folder, is_folder=True)
+    if not is_first_process():
+        # They find it filled then, unless their host has a disk of its own.
+        wait_for_all("token store is filled")
+    store, notes = open_token_store(
+        folder,
+        data.groups,
+        data.queries,
+        data.documents,
+        tokenizer,
+        sources=_text_sources(recipe, collection),
+        progress=progress,
+    )
+    if is_first_process():
+        wait_for_all("token store is filled")
+    return store, list(notes)
+
+
+def _text_sources(recipe: Recipe, collection: Collection | None) -> Mapping[Field, str]:
+    """Digests of the files, and of the choice of fields, that say what text an id stands for."""
+    if collection is None:
+        digest = file_digest(recipe.data.groups)
+        return {"query": digest, "document": digest}
+    files = collection.digest()
+    queries = {name: sha for name, sha in files.items() if name.startswith("queries")}
+    documents = {name: sha for name, sha in files.items() if name.startswith(("corpus", "doc"))}
+    assert queries, sorted(files)
+    assert documents, sorted(files)
+    chosen = collection.documents.document_text
+    return {
+        "query": sha256(repr(sorted(queries.items())).encode()).hexdigest(),
+        "document": sha256(repr([chosen, *sorted(documents.items())]).encode()).hexdigest(),
+    }
 
 
 def _describe_packing(recipe: Recipe, data: TrainingData, tokenizer: PairTokenizer) -> str:

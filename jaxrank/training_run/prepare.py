@@ -13,6 +13,7 @@ from jaxrank.training.dev import DevSample
 from jaxrank.training.devices import find_mesh
 from jaxrank.training.loop import LoopConfig, spread_milestones
 from jaxrank.training.optimizer import make_optimizer
+from jaxrank.training.text_options import text_options_named
 from jaxrank.training_run.batch_size import fit_batch, use_earlier_batch
 from jaxrank.training_run.data import RunBatches, load_dev_sample, load_groups, make_batches
 from jaxrank.training_run.start import Start, load_start
@@ -61,8 +62,10 @@ def prepare(
             groups_per_batch=recipe.data.groups_per_batch,
             accumulation=recipe.training.accumulation,
         )
-    pair_tokenizer = PairTokenizer(start.tokenizer, start.text)
-    evaluation_tokenizer = PairTokenizer(start.tokenizer, start.evaluation_text)
+    with text_options_named():
+        pair_tokenizer = PairTokenizer(start.tokenizer, start.text)
+    with text_options_named(is_evaluation=True):
+        evaluation_tokenizer = PairTokenizer(start.tokenizer, start.evaluation_text)
     groups = load_groups(recipe, collection)
     total_steps = count_steps(
         recipe.training,
@@ -79,7 +82,7 @@ def prepare(
     optimizer, schedule = make_optimizer(recipe.optimizer, total_steps)
     sample, dev_notes = load_dev_sample(recipe, collection, evaluation_tokenizer)
     # Last, since it may take long: what else cannot be used has been said by then.
-    data = make_batches(recipe, groups, pair_tokenizer, progress=progress)
+    data = make_batches(recipe, groups, collection, pair_tokenizer, progress=progress)
     return Prepared(
         recipe,
         start,

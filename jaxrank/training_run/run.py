@@ -89,8 +89,7 @@ def train_reranker(
         )
         say(f"{mesh.size} devices: {cut or 'a copy of the parameters on each'}")
     model_folder = output / MODEL_FOLDER
-    folder = recipe.data.collection
-    collection = None if folder is None else Collection.open(folder, progress=progress)
+    collection = _open_collection(recipe, progress=progress)
     description = describe_run(
         config=as_plain(recipe),
         seed=recipe.training.seed,
@@ -107,6 +106,8 @@ def train_reranker(
     for note in run.notes:
         say(note)
     description["resolved"] = resolved_values(recipe, run.start)
+    if collection is not None:
+        description["resolved"]["data.document_text"] = collection.documents.document_text
     if recipe.training.find_batch_size:
         description["resolved"]["training.accumulation"] = run.recipe.training.accumulation
     if status == "unfinished":
@@ -123,6 +124,14 @@ def train_reranker(
         finish_run(output, results=session.summary())
         _summarise(run, session, say)
     return model_folder
+
+
+def _open_collection(recipe: Recipe, *, progress: bool) -> Collection | None:
+    """The collection that the groups' ids are of, with documents of the recipe's fields."""
+    folder, document_text = recipe.data.collection, recipe.data.document_text
+    if folder is None:
+        return None
+    return Collection.open(folder, document_text=document_text, progress=progress)
 
 
 def _train(

@@ -27,6 +27,7 @@ from jaxrank.training.starting_model import (
     override,
     random_architecture,
 )
+from jaxrank.training.text_options import text_options_named
 
 
 class Start(NamedTuple):
@@ -78,7 +79,8 @@ def load_start(recipe: Recipe) -> Start:
         tokenizer = fit_token_types(config, load_tokenizer(str(model.tokenizer)))
         check_vocabulary(config, vocabulary_size(tokenizer))
         text, evaluation_text = _texts(recipe, default_text(config), config)
-        config, tokenizer, _ = add_template_tokens(config, tokenizer, text)
+        with text_options_named():
+            config, tokenizer, _ = add_template_tokens(config, tokenizer, text)
         module = init_module(config, seed=model.seed, **options)
         notes: tuple[str, ...] = ()
         base_vocabulary = config.backbone.vocab_size
@@ -93,7 +95,8 @@ def load_start(recipe: Recipe) -> Start:
         )
         base_vocabulary = loaded.config.backbone.vocab_size
         text, evaluation_text = _texts(recipe, loaded.text, loaded.config)
-        loaded = with_text(loaded, text, seed=model.seed)
+        with text_options_named():
+            loaded = with_text(loaded, text, seed=model.seed)
         config, tokenizer = override(loaded.config, model), loaded.tokenizer
         module = build_module(config, loaded.parameters, release=True, **options)
         notes = tuple(f"{model.init_from}: {note}" for note in loaded.notes)

@@ -52,14 +52,18 @@ def long_run(tmp_path: Path) -> Iterator[Run]:
         process.communicate()
 
 
-def test_two_processes_write_one_run_and_train_the_same_model(recipe: Path, tmp_path: Path):
+def test_two_processes_write_one_run_and_train_the_same_model(tmp_path: Path):
+    more = (*TINY, f"--data.token_store={tmp_path / 'tokens'}")
+    recipe = write_recipe(tmp_path, steps=4, more=more)
     processes = start_training(recipe, tmp_path / "two", TWO_BY_TWO)
     said = [process.communicate(timeout=START_S)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert "trained 4 steps" in said[0]
+    assert "0 of them from disk" in said[0]
     # What is left is gloo's own line.
     assert [line for line in said[1].splitlines() if "[Gloo]" not in line] == []
-    train.main(["--config", str(recipe), f"--training.output={tmp_path / 'one'}", *TINY])
+    in_memory = (f"--training.output={tmp_path / 'one'}", "--data.token_store=null", *TINY)
+    train.main(["--config", str(recipe), *in_memory])
     one, two = (
         [line["loss"] for line in read_metrics(tmp_path / name) if "loss" in line]
         for name in ("one", "two")

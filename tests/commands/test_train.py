@@ -136,6 +136,7 @@ def test_a_run_folder_holds_all_that_was_promised(
     assert about["command"][-1] == "2e-3"
     assert all(len(digest) == 64 for digest in about["sha256"].values())
     assert {Path(path).name for path in about["sha256"]} >= {"corpus.jsonl", "groups.jsonl"}
+    assert about["resolved"]["data.document_text"] == "title-body"
     assert "dev/RR@10" in about["results"]
     assert yaml.safe_load((run / "config.yaml").read_text()) == about["config"]
     assert list((run / "tensorboard").iterdir())

@@ -1,10 +1,12 @@
+import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from jaxrank.data.collection import Collection, Documents, read_queries
+from jaxrank.data.collection import Collection, read_queries
+from jaxrank.data.documents import JsonlDocuments
 from jaxrank.errors import InputError
 
 GOOD = b'{"_id": "d1", "title": "", "text": "one"}\n'
@@ -40,12 +42,48 @@ def test_a_title_stands_before_the_text(tmp_path: Path):
         documents["d3"]
 
 
+def test_the_text_has_the_fields_that_are_asked_for(tmp_path: Path):
+    make_collection(tmp_path)
+    line = '{"_id": "d3", "title": "Three", "text": "3", "url": "http://3"}\n'
+    (tmp_path / "corpus.jsonl").write_text(line)
+    collection = Collection.open(tmp_path, document_text="url-title-body")
+    assert collection.documents["d3"] == "http://3 Three 3"
+    assert list(collection.documents.items()) == [("d3", "http://3 Three 3")]
+    content = {"format": 1, "document_text": "body"}
+    (tmp_path / "collection.json").write_text(json.dumps(content))
+    assert Collection.open(tmp_path).documents["d3"] == "3"
+    explicit = Collection.open(tmp_path, document_text="title-body")
+    assert list(explicit.documents.values()) == ["Three 3"]
+    assert "collection.json" in explicit.digest()
+
+
+def test_queries_may_be_gzip_and_documents_not(tmp_path: Path):
+    make_collection(tmp_path)
+    queries, corpus = tmp_path / "queries.jsonl", tmp_path / "corpus.jsonl"
+    (tmp_path / "queries.jsonl.gz").write_bytes(gzip.compress(queries.read_bytes()))
+    queries.unlink()
+    collection = Collection.open(tmp_path)
+    assert collection.split_queries("dev") == {"q1": "first?"}
+    assert "queries.jsonl.gz" in collection.digest()
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
+    corpus.unlink()
+    with pytest.raises(InputError, match=r"corpus\.jsonl\.gz: .*run `python -m jaxrank\.import_c"):
+        Collection.open(tmp_path)
+
+
+def test_a_folder_has_one_kind_of_documents(tmp_path: Path):
+    make_collection(tmp_path)
+    (tmp_path / "documents").mkdir()
+    with pytest.raises(InputError, match=r"holds both documents/ and corpus\.jsonl; keep one"):
+        Collection.open(tmp_path)
+
+
 def test_a_bom_crlf_blank_lines_and_no_last_newline_are_read_over(tmp_path: Path):
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(
         b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n") + b'\n\n{"_id": "d2", "text": "\xc3\xa9"}'
     )
-    assert dict(Documents(path)) == {"d1": "one", "d2": "é"}
+    assert dict(JsonlDocuments(path)) == {"d1": "one", "d2": "é"}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +95,7 @@ def test_a_bom_crlf_blank_lines_and_no_last_newline_are_read_over(tmp_path: Path
         (b'{"_id": "d2"}', "'text': has"),
         (b'{"_id": "d2", "text": null}', "'text': got NoneType"),
         (b'{"_id": "d2", "text": "", "title": 3}', "'title': got int"),
+        (b'{"_id": "d2", "text": "", "url": null}', "'url': got NoneType"),
         (b'{"_id": 2, "text": "x"}', "'_id': got int"),
         (b'{"_id": "d 2", "text": "x"}', "an id without blanks"),
         (b'{"_id": "", "text": "x"}', "an id without blanks"),
@@ -69,7 +108,7 @@ def test_a_bad_document_is_named_by_file_and_line(tmp_path: Path, line: bytes, m
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(GOOD + line + b"\n")
     with pytest.raises(InputError, match=rf"^.*corpus\.jsonl:2: .*{message}"):
-        Documents(path)
+        JsonlDocuments(path)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +162,7 @@ def test_a_judged_query_without_text_is_refused(tmp_path: Path):
 def test_a_corpus_that_changed_underneath_is_noticed(tmp_path: Path):
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(GOOD)
-    documents = Documents(path)
+    documents = JsonlDocuments(path)
     path.write_bytes(GOOD.replace(b"d1", b"d7"))
     with pytest.raises(InputError, match="has changed since it was opened"):
         documents["d1"]

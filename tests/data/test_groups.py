@@ -22,6 +22,19 @@ TAUGHT = [
 TEXTS = {"query": "Q?", "pos": ["yes", "yea"], "neg": ["no", "nay", "no"], "prompt": "p"}
 
 
+def passage(docid: str, text: object, title: str | None = None) -> dict[str, object]:
+    """A passage in Tevatron's layout, with the empty title that many of its files have."""
+    return {"docid": docid, "title": title or "", "text": text}
+
+
+TEVATRON = {
+    "query_id": "7",
+    "query": "Q?",
+    "positive_passages": [passage("p1", "yes", "Title"), {"docid": "p2", "text": "yea"}],
+    "negative_passages": [passage("n1", "no"), passage("n2", "nay")],
+}
+
+
 def line(**changes: object) -> str:
     entry = {"query_id": "q1", "positive_id": "d1", "negative_ids": ["d2", "d3"]} | changes
     return json.dumps({key: value for key, value in entry.items() if value != "absent"})
@@ -165,6 +178,76 @@ def test_empty_lists_of_scores_are_no_scores(tmp_path: Path):
     path = tmp_path / "groups.jsonl"
     path.write_text(json.dumps(TEXTS | {"pos_scores": [], "neg_scores": []}))
     assert read_training_data(path).groups[0].teacher_scores is None
+
+
+def test_tevatrons_groups_give_one_group_for_each_positive_passage(tmp_path: Path):
+    path = tmp_path / "groups.jsonl"
+    path.write_text(json.dumps(TEVATRON) + "\n" + json.dumps(TEVATRON | {"query_id": "8"}))
+    data = read_training_data(path, min_negatives=2)
+    assert data.groups == [
+        Group(query_id, positive_id, ("n1", "n2"))
+        for query_id in ("7", "8") for positive_id in ("p1", "p2")
+    ]  # fmt: skip
+    assert data.queries == {"7": "Q?", "8": "Q?"}
+    assert data.documents == {"p1": "Title yes", "p2": "yea", "n1": "no", "n2": "nay"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positive_passages": []}, "'positive_passages' is empty; a group needs a positive"),
+        ({"positive_passages": "p1"}, r"'positive_passages': a list of passages \(docid, title"),
+        ({"negative_passages": [passage("n1", "no")]}, "1 negatives; at least 2"),
+        ({"negative_passages": [passage("n1", "no")] * 2}, "1 negatives; at least 2"),
+        (
+            {"negative_passages": [passage("p1", "yes", "Title"), passage("n1", "no")]},
+            "passage 'p1' is both positive and negative",
+        ),
+        (
+            {"negative_passages": [passage("n1", "no"), passage("n2", "other")]},
+            "passage 'n2' had another text before",
+        ),
+        ({"query": "another?"}, "query '7' had another text before"),
+        ({"query_id": 7}, "'query_id': got 7; an id is needed"),
+        ({"positive_passages": [{"docid": "p1"}]}, "'positive_passages', passage 1: lacks text"),
+        (
+            {"positive_passages": [passage("p2", "yea"), passage("p1", 3)]},
+            "'positive_passages', passage 2: 'text': got 3; a string is needed",
+        ),
+        (
+            {"positive_passages": [passage("p2", "yea") | {"url": "x"}]},
+            "'positive_passages', passage 1: has an unknown key, url",
+        ),
+        (
+            {"positive_passages": [passage("p2", "yea") | {"score": 1.0}]},
+            "'score': got None; a finite number is needed",
+        ),
+        ({"pos": ["yes"]}, "has an unknown key, pos"),
+    ],
+)
+def test_a_bad_group_of_tevatrons_is_named_by_file_and_line(
+    tmp_path: Path, changes: dict, message: str
+):
+    path = tmp_path / "groups.jsonl"
+    path.write_text(json.dumps(TEVATRON) + "\n" + json.dumps(TEVATRON | changes))
+    with pytest.raises(InputError, match=rf"groups\.jsonl:2: {message}"):
+        read_training_data(path, min_negatives=2)
+
+
+def test_a_copy_of_tevatrons_groups_has_the_scores_in_its_passages(tmp_path: Path):
+    path, copy = tmp_path / "groups.jsonl", tmp_path / "scored.jsonl"
+    path.write_text(json.dumps(TEVATRON | {"answers": ["yes"]}))
+    groups = read_training_data(path).groups
+    scored = [
+        replace(group, teacher_scores=(float(place), 0.5, 0.25))
+        for place, group in enumerate(groups)
+    ]
+    copy_with_scores(path, copy, scored)
+    assert read_training_data(copy, targets="teacher_scores").groups == scored
+    entry = json.loads(copy.read_text())
+    assert [passage.pop("score") for passage in entry["positive_passages"]] == [0.0, 1.0]
+    assert [passage.pop("score") for passage in entry["negative_passages"]] == [0.5, 0.25]
+    assert entry == TEVATRON | {"answers": ["yes"]}
 
 
 def test_teacher_scores_that_a_loss_needs_and_labels_of_some_are_refused(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import Group
 from jaxrank.data.pipeline import training_batches
-from jaxrank.data.tokens import TokenStore, tokenise_groups
+from jaxrank.data.tokens.table import TokenStore, tokenise_groups
 from jaxrank.errors import InputError
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, TruncationCounts, load_tokenizer

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrank.data.groups import Group
-from jaxrank.data.tokens import tokenise_groups, tokenise_texts
+from jaxrank.data.tokens.table import tokenise_groups, tokenise_texts
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 

@@ -1,12 +1,13 @@
 import gzip
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxrank.errors import InputError
-from jaxrank.evaluation.runs import ranking, read_run, write_run
+from jaxrank.evaluation.runs import Run, iter_run, ranking, read_run, write_run
 
 
 def float32_scores(path: Path) -> np.ndarray:
@@ -25,6 +26,36 @@ def test_a_gzip_run_with_a_bom_is_read(tmp_path: Path) -> None:
     assert read_run(path) == {"q1": {"d1": 2.0}}
 
 
+def test_a_run_is_read_query_by_query_as_it_is_read_whole(tmp_path: Path) -> None:
+    lines = [f"q{n // 3} Q0 d{n % 3} {n} {n / 7} tag\n" for n in (8, 6, 7, 0, 2, 1, 5, 3, 4)]
+    path = tmp_path / "a.run.gz"
+    path.write_bytes(gzip.compress("".join(lines).encode()))
+    assert list(iter_run(path)) == list(read_run(path).items())
+    assert [query_id for query_id, _ in iter_run(path)] == ["q2", "q0", "q1"]
+
+
+def test_reading_query_by_query_holds_no_more_than_one_query(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    path.write_text("q1 Q0 d1 1 2.0 tag\nq2 Q0 d1 1 2.0 tag\nq3 Q0 d1 1 bad tag\n")
+    results = iter_run(path)
+    assert next(results) == ("q1", {"d1": 2.0})
+    with pytest.raises(InputError, match="score 'bad'"):
+        list(results)
+
+
+def test_a_query_whose_lines_are_not_together_is_refused_with_the_mend(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    path.write_text("q1 Q0 d1 1 2 tag\nq2 Q0 d1 1 2 tag\nq1 Q0 d2 2 1 tag\n")
+    assert read_run(path)["q1"] == {"d1": 2.0, "d2": 1.0}
+    with pytest.raises(InputError, match=r"a\.run:3: query 'q1' comes again .*: sort -s -k1,1"):
+        list(iter_run(path))
+
+
+def read_query_by_query(path: Path) -> Run:
+    return dict(iter_run(path))
+
+
+@pytest.mark.parametrize("read", [read_run, read_query_by_query])
 @pytest.mark.parametrize(
     ("lines", "line", "words"),
     [
@@ -35,23 +66,33 @@ def test_a_gzip_run_with_a_bom_is_read(tmp_path: Path) -> None:
         ("q1 Q0 d1 1 1e999 tag\n", 1, "score '1e999'"),
         ("q1 Q0 d1 1 1_0 tag\n", 1, "score '1_0'"),
         ("q1 Q0 d1 1 high tag\n", 1, "score 'high'"),
-        ("q1 Q0 d1 1 2 tag\nq2 Q0 d1 1 2 tag\nq1 Q0 d1 2 1 tag\n", 3, "a second time"),
+        ("q1 Q0 d1 1 2 tag\nq1 Q0 d2 1 2 tag\nq1 Q0 d1 2 1 tag\n", 3, "a second time"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, lines: str, line: int, words: str) -> None:
+def test_a_bad_line_is_named(
+    tmp_path: Path, read: Callable[[Path], Run], lines: str, line: int, words: str
+) -> None:
     path = tmp_path / "a.run"
     path.write_text(lines)
     with pytest.raises(InputError) as error:
-        read_run(path)
+        read(path)
     assert str(error.value).startswith(f"{path}:{line}: ")
     assert words in str(error.value)
 
 
-def test_an_empty_run_is_refused(tmp_path: Path) -> None:
+def test_a_document_that_comes_again_after_other_queries_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    path.write_text("q1 Q0 d1 1 2 tag\nq2 Q0 d1 1 2 tag\nq1 Q0 d1 2 1 tag\n")
+    with pytest.raises(InputError, match=r"a\.run:3: query 'q1' has document 'd1' a second time"):
+        read_run(path)
+
+
+@pytest.mark.parametrize("read", [read_run, read_query_by_query])
+def test_an_empty_run_is_refused(tmp_path: Path, read: Callable[[Path], Run]) -> None:
     path = tmp_path / "a.run"
     path.write_text("\n")
     with pytest.raises(InputError, match="no results"):
-        read_run(path)
+        read(path)
 
 
 def test_documents_are_written_by_falling_score_then_rising_id(tmp_path: Path) -> None:

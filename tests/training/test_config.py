@@ -123,10 +123,35 @@ def test_tokens_that_training_never_shows_are_refused_at_evaluation():
         options.resolve_evaluation(TextConfig("paper-encoder"), wording="encoder")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"template": "papre"}, "text.template: got 'papre'; did you mean 'paper'?"),
+        ({"max_length": 0}, "text.max_length: got 0; at least 1"),
+        ({"query_length": 512}, "text.query_length: got 512; it must be above 0"),
+        ({"evaluation_template": "papre"}, "text.evaluation_template: got 'papre'; did"),
+        ({"evaluation_max_length": 0}, "text.evaluation_max_length: got 0; at least 1"),
+        ({"query_length": 60, "evaluation_max_length": 50}, "text.query_length: got 60; it must"),
+    ],
+)
+def test_errors_about_texts_name_the_option(values: dict[str, Any], message: str):
+    options = TextOptions(**values)
+    with pytest.raises(InputError) as caught:
+        trained = options.resolve(TextConfig("paper-decoder"), wording="decoder")
+        options.resolve_evaluation(trained, wording="decoder")
+    assert str(caught.value).startswith(message)
+
+
 def test_a_dev_measure_needs_the_collection():
     recipe = make_recipe("data", collection=None)
     with pytest.raises(InputError, match=r"dev\.run: .*data\.collection"):
         check_recipe(replace(recipe, dev=replace(recipe.dev, run=Path("bm25.run"))))
+
+
+def test_a_choice_of_fields_needs_the_collection_that_has_them():
+    recipe = make_recipe("data", collection=None, document_text="body")
+    with pytest.raises(InputError, match=r"data\.document_text: got body; .*data\.collection"):
+        check_recipe(recipe)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in MODEL_CONFIGS.glob("*.yaml")))

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from jaxrank.data.collection import Collection
+from jaxrank.errors import InputError
 from jaxrank.models.module import init_module
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
@@ -62,7 +63,7 @@ def load(
         )
         groups = load_groups(recipe, collection)
         assert len(groups.groups) == NUM_GROUPS
-        return make_batches(recipe, groups, tokenizer)
+        return make_batches(recipe, groups, collection, tokenizer)
 
     return load
 
@@ -85,6 +86,34 @@ def test_pretokenising_says_what_it_did_and_changes_no_batch(load):
     for one, other in zip(first(data), first(load()), strict=True):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_token_store_changes_no_batch(load, tmp_path: Path, packing: bool):
+    expected = first(load(packing=packing))
+    for words in ("48 tokenised now", "48 of them from disk and 0 tokenised now"):
+        data = load(packing=packing, token_store=tmp_path / "tokens")
+        assert data.notes[0].startswith(f"token store {tmp_path / 'tokens'}: {NUM_GROUPS} queries")
+        assert words in data.notes[0]
+        for one, other in zip(first(data), expected, strict=True):
+            assert one.keys() == other.keys()
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_token_store_keeps_other_fields_of_a_document_apart(
+    load, collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    load(token_store=tmp_path / "tokens")
+    monkeypatch.setattr(collection.documents, "document_text", "body")
+    note = load(token_store=tmp_path / "tokens").notes[0]
+    assert f"{NUM_GROUPS} of them from disk and 40 tokenised now" in note
+
+
+def test_a_file_where_the_token_store_should_be_is_refused(load, tmp_path: Path):
+    (tmp_path / "tokens").write_text("")
+    with pytest.raises(InputError, match="a folder is to be written here, this is a file"):
+        load(token_store=tmp_path / "tokens")
 
 
 def test_packing_says_how_well_it_packs(load, tokenizer: PairTokenizer):

@@ -1,0 +1,1 @@
+"""Official files turned into collection folders."""

@@ -1,0 +1,218 @@
+"""Turns a collection's official files into a collection folder, once and resumably."""
+
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+from jaxrank.data.collection import DOCUMENTS_FOLDER, QUERIES_FILE
+from jaxrank.data.collection_file import COLLECTION_FILE, CollectionFile, read_collection_file
+from jaxrank.data.document_store.manifest import MANIFEST_FILE
+from jaxrank.data.document_store.reading import Malformed
+from jaxrank.data.document_store.store import DocumentStore
+from jaxrank.data.document_store.writer import build_store
+from jaxrank.data.document_text import DocumentText
+from jaxrank.data.importing.layouts.beir import CORPUS_FILE
+from jaxrank.data.importing.layouts.collection_source import (
+    CollectionSource,
+    find_file,
+    gather_queries,
+)
+from jaxrank.data.importing.layouts.msmarco import check_lookup
+from jaxrank.data.importing.record import (
+    RECORD_FILE,
+    ImportRecord,
+    ImportReport,
+    SplitReport,
+    file_states,
+    read_record,
+)
+from jaxrank.data.jsonl_entries import check_id
+from jaxrank.errors import InputError
+from jaxrank.evaluation.qrels import Qrels
+from jaxrank.files import atomic_open, check_target
+from jaxrank.progress import track
+
+# How the names of files begin that a killed call was writing.
+_LEFTOVERS = (".qrels.", *(f".{name}." for name in (QUERIES_FILE, COLLECTION_FILE, RECORD_FILE)))
+
+
+class Imported(NamedTuple):
+    """What an import came to."""
+
+    report: ImportReport
+    done: Literal["everything", "document_text", "nothing"]
+    """What was to do: an earlier call may have done all, or all but the choice of the text."""
+
+
+def import_collection(
+    source: CollectionSource,
+    output: str | Path,
+    *,
+    document_text: DocumentText | None = None,
+    malformed: Malformed = "refuse",
+    progress: bool = False,
+) -> Imported:
+    """Write a collection folder, or see that an earlier call has written this very one.
+
+    A killed call leaves a folder that `Collection.open` refuses; the same call goes on with it.
+
+    Args:
+        document_text: which fields become a document's text; None for the layout's choice.
+        malformed: whether a line without a document is an error or passed over and counted.
+
+    Raises:
+        InputError: naming file and line of what cannot be used.
+    """
+    output = Path(output)
+    check_target(output, is_folder=True)
+    if find_file(output, CORPUS_FILE):
+        raise InputError(f"{output}: holds {CORPUS_FILE} already; import into another folder")
+    choices = CollectionFile(document_text or source.document_text, source.layout)
+    inputs = _inputs(source, malformed)
+    earlier = read_record(output)
+    if earlier is not None and earlier.inputs == inputs and earlier.is_whole(output):
+        DocumentStore.open(output / DOCUMENTS_FOLDER)  # looks at the sizes of its files
+        if read_collection_file(output) == choices:
+            return Imported(earlier.report, "nothing")
+        choices.write(output)
+        return Imported(earlier.report, "document_text")
+    begin = perf_counter()
+    # Before the documents, which may take an hour: these are small, and likelier to be wrong.
+    queries = gather_queries(source.queries())
+    qrels = {split: read() for split, read in source.qrels.items()}
+    _check(source, queries, qrels)
+    store = _store_documents(source, output, inputs, earlier, progress=progress)
+    splits = {
+        split: _describe_split(split, judged, store, progress=progress)
+        for split, judged in qrels.items()
+    }
+    names = _write_folder(output, queries, qrels, choices, earlier)
+    report = _describe(store, queries, splits, source.notes, perf_counter() - begin)
+    outputs = {name: (output / name).stat().st_size for name in names}
+    ImportRecord(inputs, outputs, report).write(output)
+    return Imported(report, "everything")
+
+
+def _inputs(source: CollectionSource, malformed: Malformed) -> dict[str, Any]:
+    """What the folder's content depends on, without reading the files."""
+    return {
+        "layout": source.layout,
+        "documents": source.documents.kind,
+        "splits": list(source.qrels),
+        "malformed": malformed,
+        "files": file_states(source.files),
+    }
+
+
+def _check(source: CollectionSource, queries: dict[str, str], qrels: dict[str, Qrels]) -> None:
+    """Refuse a source without queries, judgements without texts, and ids that no file can hold."""
+    if not queries:
+        notes = "".join(f"; {note}" for note in source.notes)
+        raise InputError(f"{source.documents.name}: no queries go with it{notes}")
+    for split, judged in qrels.items():
+        unknown = [query_id for query_id in judged if query_id not in queries]
+        if unknown:
+            raise InputError(
+                f"split {split}: {len(unknown)} of {len(judged)} judged queries have no text, "
+                f"first {unknown[0]!r}; the files of its queries and judgements do not belong "
+                "together"
+            )
+        for grades in judged.values():
+            for document_id in grades:
+                check_id(document_id, f"split {split}: document")
+
+
+def _store_documents(
+    source: CollectionSource,
+    output: Path,
+    inputs: dict[str, Any],
+    earlier: ImportRecord | None,
+    *,
+    progress: bool,
+) -> DocumentStore:
+    """Build the store or go on with it; one that is complete is not read again without need."""
+    folder = output / DOCUMENTS_FOLDER
+    if earlier is None or _documents_state(inputs, source) != _documents_state(
+        earlier.inputs, source
+    ):
+        build_store(folder, source.documents, malformed=inputs["malformed"], progress=progress)
+    store = DocumentStore.open(folder)
+    if source.lookup is not None:
+        check_lookup(source.lookup, store, progress=progress)
+    return store
+
+
+def _documents_state(inputs: dict[str, Any], source: CollectionSource) -> list[Any]:
+    """The part of an import's inputs that its documents depend on."""
+    name = source.files[0].name if source.files else None
+    return [inputs["documents"], inputs["malformed"], inputs["files"].get(name)]
+
+
+def _write_folder(
+    output: Path,
+    queries: dict[str, str],
+    qrels: dict[str, Qrels],
+    choices: CollectionFile,
+    earlier: ImportRecord | None,
+) -> list[str]:
+    """Write all but the documents; the names of the files that the folder needs.
+
+    Without queries a folder cannot be opened: an earlier call's go first, and the new come last.
+    """
+    (output / QUERIES_FILE).unlink(missing_ok=True)
+    for path in output.glob(".*.part"):  # of a killed call
+        if path.name.startswith(_LEFTOVERS):
+            path.unlink()
+    names = [f"qrels.{split}.txt" for split in qrels]
+    for name in earlier.outputs if earlier else ():
+        if name.startswith("qrels.") and name not in names:
+            (output / name).unlink(missing_ok=True)
+    for name, judged in zip(names, qrels.values(), strict=True):
+        with atomic_open(output / name) as file:
+            for query_id, grades in judged.items():
+                for document_id, grade in grades.items():
+                    file.write(f"{query_id} 0 {document_id} {grade}\n")
+    choices.write(output)
+    with atomic_open(output / QUERIES_FILE) as file:
+        for query_id, text in queries.items():
+            file.write(json.dumps({"_id": query_id, "text": text}, ensure_ascii=False) + "\n")
+    return [QUERIES_FILE, *names, f"{DOCUMENTS_FOLDER}/{MANIFEST_FILE}"]
+
+
+def _describe_split(
+    split: str, judged: Qrels, store: DocumentStore, *, progress: bool
+) -> SplitReport:
+    """Count the judgements of a split, and those of documents that are not there."""
+    judgements = [(query_id, name) for query_id, grades in judged.items() for name in grades]
+    missing = [
+        name
+        for _, name in track(
+            judgements, description=f"checking {split}", unit="judgement", enabled=progress
+        )
+        if name not in store
+    ]
+    return SplitReport(len(judged), len(judgements), len(missing), missing[0] if missing else None)
+
+
+def _describe(
+    store: DocumentStore,
+    queries: dict[str, str],
+    splits: dict[str, SplitReport],
+    notes: tuple[str, ...],
+    seconds: float,
+) -> ImportReport:
+    reached = store.manifest.reached
+    return ImportReport(
+        documents=reached.documents,
+        empty_titles=reached.empty_titles,
+        empty_bodies=reached.empty_bodies,
+        malformed=reached.malformed,
+        first_malformed=reached.first_malformed,
+        source_bytes=reached.num_bytes,
+        stored_bytes=sum(file.size for file in store.manifest.files),
+        queries=len(queries),
+        splits=splits,
+        notes=notes,
+        seconds=seconds,
+    )

@@ -1,0 +1,1 @@
+"""The ids of texts: tokenised once, in memory or on disk."""

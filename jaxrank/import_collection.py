@@ -1,0 +1,59 @@
+"""python -m jaxrank.import_collection: official files, as they are, into a collection folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jaxrank.command_line import run
+from jaxrank.data.document_text import DocumentText
+from jaxrank.options import parse
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Turn the files of MS MARCO, BEIR or ir_datasets into a collection folder, once.
+
+    A call that was interrupted goes on where it was; one that was complete does nothing.
+    """
+
+    source: str
+    """Folder with the official files, each plain or .gz; or ir_datasets:ID, also several ids with
+    commas between."""
+    output: Path
+    """Collection folder to write: documents/, queries.jsonl, qrels.SPLIT.txt, collection.json."""
+    layout: Literal["auto", "beir", "msmarco-document", "msmarco-passage", "ir-datasets"] = "auto"
+    """Which files to look for; auto goes by the one that holds the documents."""
+    document_text: DocumentText | None = None
+    """Which fields become a document's text: body, title-body or url-title-body. Null: the layout's
+    choice, url-title-body for MS MARCO documents, body for passages, title-body for BEIR."""
+    malformed: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a document's line that cannot be read: an error that names it, or it is left
+    out and counted."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Find the files, import them, and say what is there."""
+    options = parse(ImportOptions, "jaxrank.import_collection", argv)
+    from jaxrank.data.importing.importer import import_collection
+    from jaxrank.data.importing.layouts.detect import open_source
+
+    imported = import_collection(
+        open_source(options.source, options.layout),
+        options.output,
+        document_text=options.document_text,
+        malformed=options.malformed,
+        progress=True,
+    )
+    print("\n".join(imported.report.lines()))
+    print(
+        {
+            "everything": f"wrote {options.output}",
+            "document_text": f"{options.output}: was complete; only the text's choice has changed",
+            "nothing": f"{options.output}: was complete; nothing to do",
+        }[imported.done]
+    )
+
+
+if __name__ == "__main__":
+    run(main)
