@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Literal
 
 from jaxrank.command_line import run
+from jaxrank.data.document_text import DocumentText
 from jaxrank.options import parse
 
 
@@ -15,40 +15,48 @@ class SearchOptions:
     """Search a collection for every query that has judgements in a split."""
 
     collection: Path
-    """Collection folder with corpus.jsonl, queries.jsonl and qrels."""
+    """Collection folder: documents, queries and qrels."""
     split: str
     """Whose queries are searched: those judged in qrels.SPLIT.txt or qrels/SPLIT.tsv."""
     output: Path
     """TREC run to write."""
+    backend: Literal["bm25", "lucene"] = "bm25"
+    """Engine: bm25 is embedded, indexes in memory and needs nothing else; lucene is Anserini's,
+    keeps its index on disk and is for collections from about a million passages on. It needs
+    `bash scripts/setup.sh pyserini`."""
+    index: str | None = None
+    """For lucene: folder of the index, built there if it is not, or name of a prebuilt index, e.g.
+    msmarco-v1-doc-slim, downloaded at first use. Null: lucene-index beside the output."""
+    threads: int | None = None
+    """For lucene: threads to index and search with. Null: one a core."""
     k1: float = 0.9
     """How slowly repeated words saturate; 0.9 is Anserini's default."""
     b: float = 0.4
     """How much long documents are held back, 0 to 1; 0.4 is Anserini's default."""
     depth: int = 100
     """Documents a query gets at most."""
-    backend: Literal["bm25"] = "bm25"
-    """Engine: bm25 is embedded and needs nothing else."""
+    document_text: DocumentText | None = None
+    """Which of a document's fields are searched: body, title-body or url-title-body. Null: as the
+    collection says."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Index the collection, search it, write the run."""
+    """Index the collection or open its index, search it, write the run."""
     options = parse(SearchOptions, "jaxrank.search", argv)
     from jaxrank.data.collection import Collection
-    from jaxrank.evaluation.runs import write_run
     from jaxrank.files import check_target
-    from jaxrank.retrieval.bm25 import Bm25
+    from jaxrank.retrieval.searching import check_options, search_queries
 
+    names = ("backend", "index", "threads", "depth", "k1", "b")
+    engine = {name: getattr(options, name) for name in names}
+    check_options(**engine)
     check_target(options.output)
-    collection = Collection.open(options.collection, progress=True)
+    collection = Collection.open(
+        options.collection, document_text=options.document_text, progress=True
+    )
     queries = collection.split_queries(options.split)
-    begin = perf_counter()
-    index = Bm25.build(collection.documents, k1=options.k1, b=options.b, progress=True)
-    found = index.search(queries, depth=options.depth, progress=True)
-    seconds = perf_counter() - begin
-    write_run(options.output, found, tag=options.backend)
-    print(f"{len(collection.documents)} documents, {len(queries)} queries in {seconds:.1f} s")
-    if unmatched := len(queries) - len(found):
-        print(f"{unmatched} queries share no word with any document and are not in the run")
+    report = search_queries(collection, queries, options.output, **engine, progress=True)
+    print("\n".join(report.lines()))
     print(f"wrote {options.output}")
 
 

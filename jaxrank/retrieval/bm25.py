@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrank.errors import InputError
-from jaxrank.evaluation.runs import Run
 from jaxrank.progress import track
+from jaxrank.retrieval.first_stage import (
+    DEFAULT_B,
+    DEFAULT_K1,
+    FirstStage,
+    check_depth,
+    check_parameters,
+)
 
 if TYPE_CHECKING:
     import bm25s
 
-DEFAULT_K1 = 0.9
-DEFAULT_B = 0.4
 
-
-class Bm25:
-    """A BM25 index in memory, a FirstStage. Make one with `Bm25.build`."""
+class Bm25(FirstStage):
+    """A BM25 index in memory. Make one with `Bm25.build`."""
 
     def __init__(self, index: "bm25s.BM25", document_ids: list[str]) -> None:
         self._index = index
@@ -60,7 +63,7 @@ class Bm25:
 
         # Its logger is set to DEBUG, which shows as soon as logging is configured.
         logging.getLogger("bm25s").setLevel(logging.WARNING)
-        _check_parameters(k1, b)
+        check_parameters(k1, b)
         texts = track(
             (documents[document_id] for document_id in documents),
             description="tokenising documents",
@@ -78,16 +81,12 @@ class Bm25:
         index.index((_Watched(words.ids, progress), words.vocab), show_progress=False)
         return cls(index, list(documents))
 
-    def search(self, queries: Mapping[str, str], *, depth: int, progress: bool = False) -> Run:
-        """Find the best `depth` documents of each query; see FirstStage.
-
-        A document that shares no word with a query is never a candidate. Of documents with equal
-        scores those with the lower ids come first.
-        """
-        if depth < 1:
-            raise InputError(f"depth: {depth}; at least 1 is needed")
+    def results(
+        self, queries: Mapping[str, str], *, depth: int, progress: bool = False
+    ) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield the best `depth` documents of each query; see FirstStage."""
+        check_depth(depth)
         words = _tokenize(queries.values(), return_ids=False)
-        run: Run = {}
         for query_id, query_words in track(
             zip(queries, words, strict=True),
             description="searching",
@@ -96,8 +95,7 @@ class Bm25:
             enabled=progress,
         ):
             if found := self._search_one(query_words, depth):
-                run[query_id] = found
-        return run
+                yield query_id, found
 
     def _search_one(self, words: list[str], depth: int) -> dict[str, float]:
         # Our own selection: bm25s breaks ties by chance, and it runs on JAX's default device.
@@ -141,10 +139,3 @@ def _tokenize(texts: Iterable[str], *, return_ids: bool) -> Any:
         return_ids=return_ids,
         show_progress=False,
     )
-
-
-def _check_parameters(k1: float, b: float) -> None:
-    if not 0 <= k1 < float("inf"):
-        raise InputError(f"k1: {k1}; a finite number of at least 0 is needed")
-    if not 0 <= b <= 1:
-        raise InputError(f"b: {b}; a number from 0 to 1 is needed")

@@ -198,7 +198,7 @@ CASES = [
     Case("train", "training.steps: got 0", "--training.steps 0"),
     Case("train", "training.seed: got -1", "--training.seed -1"),
     Case("train", "text.max_length: got 65; the model has 64 positions", "--text.max_length 65"),
-    Case("train", "max_length: got 3, which the special tokens fill", "--text.max_length 3"),
+    Case("train", "text.max_length: got 3, which the special tokens fill", "--text.max_length 3"),
     Case("ckpt_convert", "pairs: got 0", "check model --pairs 0"),
     # Places.
     Case("search", "c: a file is to be written here, this is a folder", "--output c"),
@@ -393,7 +393,7 @@ def test_odd_but_usable_input_is_taken_and_counted(
         replace(folder / name, b"\xef\xbb\xbf" + (folder / name).read_bytes())
     monkeypatch.setattr(training_run, "train", save_at_once)
     said = {
-        "search": "22 documents, 4 queries",
+        "search": "22 documents indexed in memory",
         "mine --output mined": "12 groups of 12 queries",
         "rerank --run test.run.gz --output reranked": ", 1 empty documents",
         "evaluate --runs reranked": "reranked: 1 of 4 queries are not in the run and count 0",
@@ -409,7 +409,7 @@ def test_odd_but_usable_input_is_taken_and_counted(
 
 
 @pytest.mark.parametrize(
-    ("command", "owner", "method"), [("search", Bm25, "search"), ("rerank", Scorer, "score")]
+    ("command", "owner", "method"), [("search", Bm25, "results"), ("rerank", Scorer, "score")]
 )
 def test_ctrl_c_leaves_the_earlier_run(
     command: str,

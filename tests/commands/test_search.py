@@ -33,7 +33,27 @@ def test_search_writes_a_run_for_the_queries_of_the_split(
     assert len(results) == 281
     assert max(len(scores) for scores in results.values()) == 20
     assert output.read_text().split()[5] == "bm25"
-    assert capsys.readouterr().out.startswith("2063 documents, 281 queries in ")
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(" in ")[0] for line in told[:2]] == [
+        "2063 documents indexed",
+        "281 queries searched",
+    ]
+    assert told[1].endswith(" a second")
+
+
+def test_lucene_writes_a_run_and_says_nothing_of_java(
+    medquad_mini: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "lucene.dev.run"
+    arguments = ["--collection", str(medquad_mini), "--split", "dev", "--output", str(output)]
+    search.main([*arguments, "--backend", "lucene", "--threads", "2", "--depth", "20"])
+    results = read_run(output)
+    assert len(results) == 281
+    assert max(len(scores) for scores in results.values()) == 20
+    said = capfd.readouterr()
+    assert [line.partition(" ")[0] for line in said.out.splitlines()] == ["2063", "281", "wrote"]
+    assert "INFO" not in said.err
+    assert "WARN" not in said.err
 
 
 def test_queries_that_match_nothing_are_reported(
@@ -47,7 +67,7 @@ def test_queries_that_match_nothing_are_reported(
     output = tmp_path / "out.run"
     search.main(["--collection", str(tmp_path), "--split", "test", "--output", str(output)])
     assert list(read_run(output)) == ["q1"]
-    assert "1 queries share no word with any document" in capsys.readouterr().out
+    assert "1 queries match no document" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -59,6 +79,12 @@ def test_queries_that_match_nothing_are_reported(
         (["--split", "test", "--depth", "0"], "depth: 0"),
         (["--split", "test", "--depht", "10"], "did you mean 'depth'?"),
         (["--split", "test", "--backend", "bm52"], "bm52"),
+        (["--split", "test", "--threads", "2"], "threads: 2; goes with --backend lucene"),
+        (["--split", "test", "--backend", "lucene", "--k1", "-1"], "k1: -1.0"),
+        (["--split", "test", "--backend", "lucene", "--depth", "0"], "depth: 0"),
+        (["--split", "test", "--backend", "lucene", "--threads", "0"], "threads: 0"),
+        (["--split", "test", "--backend", "lucene", "--index", "msmarc"], "nearest: msmarco"),
+        (["--split", "test", "--backend", "lucene", "--index", "cacn"], "nearest: cacm"),
     ],
 )
 def test_bad_options_give_one_line_and_no_file(
