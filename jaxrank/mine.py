@@ -5,59 +5,53 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxrank.command_line import run
+from jaxrank.data.document_text import DocumentText
 from jaxrank.options import parse
+from jaxrank.retrieval.mining_config import MiningConfig
 
 
-@dataclass(frozen=True)
-class MineOptions:
+@dataclass(frozen=True, kw_only=True)
+class MineOptions(MiningConfig):
     """Draw negatives from a run's ranks and write groups for training."""
 
     collection: Path
     """Collection folder that the run was made from."""
     split: str
-    """Whose judgements give the positives (grade above 0)."""
+    """Whose judgements give the positives."""
     run: Path
-    """TREC run with the first stage's candidates for these queries."""
+    """TREC run with the first stage's candidates for these queries, plain or gzip."""
     output: Path
     """Groups file to write, one JSON object a line."""
-    negatives: int = 7
-    """Negatives kept per group; more than training takes make a pool that each epoch draws from."""
-    groups_per_positive: int = 1
-    """Groups made of each positive, sharing no negative while candidates last; RankMamba has 2."""
-    first_rank: int = 1
-    """Best rank that may become a negative; a larger one skips likely unjudged positives."""
-    last_rank: int = 50
-    """Worst rank that may become a negative; RankMamba takes the top 100."""
-    seed: int = 0
-    """Of the draws; each query has its own stream."""
     exclude: Path | None = None
     """TSV of query and document ids that must not become negatives, e.g. likely positives."""
+    document_text: DocumentText | None = None
+    """Changes nothing here, where ids are written; there so that one config serves all commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the run and the judgements, draw, write, and say what was left out."""
+    """Go over the run and the judgements, draw, write, and say what was left out."""
     options = parse(MineOptions, "jaxrank.mine", argv)
     from jaxrank.data.collection import Collection
     from jaxrank.data.groups import write_groups
-    from jaxrank.evaluation.runs import read_run
+    from jaxrank.evaluation.runs import iter_run
     from jaxrank.files import check_target
-    from jaxrank.retrieval.mining import mine_negatives, read_exclusions
+    from jaxrank.progress import track
+    from jaxrank.retrieval.mining import Miner, read_exclusions
 
     check_target(options.output)
-    collection = Collection.open(options.collection, progress=True)
-    groups, report = mine_negatives(
-        read_run(options.run),
+    collection = Collection.open(
+        options.collection, document_text=options.document_text, progress=True
+    )
+    miner = Miner(
         collection.qrels(options.split),
-        negatives=options.negatives,
-        first_rank=options.first_rank,
-        last_rank=options.last_rank,
-        groups_per_positive=options.groups_per_positive,
-        seed=options.seed,
+        options,
         exclude=read_exclusions(options.exclude) if options.exclude else frozenset(),
         documents=collection.documents,
+        fingerprint=collection.documents.fingerprint,
     )
-    write_groups(options.output, groups)
-    print("\n".join([*report.lines(), f"wrote {options.output}"]))
+    queries = track(iter_run(options.run), description="mining", unit="query", enabled=True)
+    write_groups(options.output, miner.mine(queries))
+    print("\n".join([*miner.report().lines(), f"wrote {options.output}"]))
 
 
 if __name__ == "__main__":

@@ -2,67 +2,29 @@
 
 A document is a candidate for a query's negatives if its rank lies in the wanted range and neither a
 grade above 0 nor the exclusion list names it. Documents judged 0 stay: a person has called them not
-relevant, which is more than is known of the others.
+relevant, which is more than is known of the others. Guards leave out more of what may be relevant
+without being judged so.
 
 Every draw has a random stream of its own, named by seed, query and positive. So the negatives of a
 query do not change when other queries come or go.
 """
 
 import random
-from collections.abc import Container, Set
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Set
 from pathlib import Path
+from typing import Any
 
 from jaxrank.data.groups import Group
 from jaxrank.errors import InputError
 from jaxrank.evaluation.qrels import Qrels
 from jaxrank.evaluation.runs import Run, ranking
 from jaxrank.files import read_lines
+from jaxrank.retrieval.mining_config import MiningConfig
+from jaxrank.retrieval.mining_report import MiningReport
 
 Exclusions = Set[tuple[str, str]]
 """Pairs (query id, document id) that must not become negatives."""
-
-
-@dataclass(frozen=True)
-class MiningReport:
-    """What mining made, and what it left out.
-
-    Attributes:
-        groups: groups made.
-        queries: queries that got at least one group.
-        short_groups: groups with fewer negatives than asked for.
-        missing_negatives: negatives that these lack, together.
-        positives_without_negatives: positives left out, since no candidate was left for them.
-        positives_not_in_collection: positives left out, since the collection lacks the document.
-        queries_not_in_run: queries with a positive that the run lacks; left out.
-        positives_in_range: relevant documents found among the ranks and kept out of the negatives.
-        excluded: documents kept out by the exclusion list.
-    """
-
-    groups: int = 0
-    queries: int = 0
-    short_groups: int = 0
-    missing_negatives: int = 0
-    positives_without_negatives: int = 0
-    positives_not_in_collection: int = 0
-    queries_not_in_run: int = 0
-    positives_in_range: int = 0
-    excluded: int = 0
-
-    def lines(self) -> list[str]:
-        """The counts in words; those that are 0 only where a reader would look for them."""
-        lines = [
-            f"{self.groups} groups of {self.queries} queries",
-            f"{self.short_groups} groups are short, of {self.missing_negatives} negatives together",
-            f"{self.positives_not_in_collection} positives are not in the collection: left out",
-            f"{self.excluded} candidates are on the exclusion list: left out",
-            f"{self.positives_in_range} candidates are judged relevant: left out",
-        ]
-        if self.queries_not_in_run:
-            lines.append(f"{self.queries_not_in_run} queries are not in the run: left out")
-        if self.positives_without_negatives:
-            lines.append(f"{self.positives_without_negatives} positives have no negative: left out")
-        return lines
 
 
 def read_exclusions(path: str | Path) -> set[tuple[str, str]]:
@@ -87,95 +49,184 @@ def mine_negatives(
     run: Run,
     qrels: Qrels,
     *,
-    negatives: int,
-    first_rank: int = 1,
-    last_rank: int = 50,
-    groups_per_positive: int = 1,
-    seed: int = 0,
     exclude: Exclusions = frozenset(),
     documents: Container[str] | None = None,
+    fingerprint: Callable[[str], int] | None = None,
+    **settings: Any,
 ) -> tuple[list[Group], MiningReport]:
-    """Make groups of one positive and negatives drawn evenly from a range of ranks.
-
-    The groups of one positive share no negative as long as its candidates last.
+    """All groups of a run in memory, and the report: `Miner` for a run that fits.
 
     Args:
-        run: the first stage's candidates.
-        qrels: judgements; every document with a grade above 0 is a positive.
-        negatives: negatives in a group. More than training takes at a time make a pool, from which
-            it draws anew in every epoch.
-        first_rank: best rank that may become a negative, from 1, counted in the run as it is.
-        last_rank: worst rank that may become one.
-        groups_per_positive: groups made of each positive.
-        seed: of the draws.
-        exclude: pairs that must not become negatives.
-        documents: ids of the collection, to leave out positives that it lacks; None checks nothing.
+        settings: fields of `MiningConfig`.
 
     Raises:
-        InputError: numbers out of range, a run whose documents the collection lacks, or no group.
+        InputError: as `MiningConfig` and `Miner.mine`.
     """
-    _check_ranges(negatives, first_rank, last_rank, groups_per_positive)
-    groups: list[Group] = []
-    counts: dict[str, int] = dict.fromkeys(MiningReport.__dataclass_fields__, 0)
-    for query_id, judged in qrels.items():
-        positives = [document_id for document_id, grade in judged.items() if grade > 0]
-        known = [p for p in positives if documents is None or p in documents]
-        counts["positives_not_in_collection"] += len(positives) - len(known)
-        if not known:
-            continue
-        if query_id not in run:
-            counts["queries_not_in_run"] += 1
-            continue
-        in_range = ranking(run[query_id])[first_rank - 1 : last_rank]
-        _check_known(query_id, in_range, documents)
-        unjudged = [d for d in in_range if judged.get(d, 0) <= 0]
-        candidates = [d for d in unjudged if (query_id, d) not in exclude]
-        counts["positives_in_range"] += len(in_range) - len(unjudged)
-        counts["excluded"] += len(unjudged) - len(candidates)
-        if not candidates:
-            counts["positives_without_negatives"] += len(known)
-            continue
-        counts["queries"] += 1
-        for positive_id in known:
-            stream = random.Random(f"{seed}\t{query_id}\t{positive_id}")
-            shuffled = stream.sample(candidates, len(candidates))
-            for number in range(groups_per_positive):
-                drawn = _window(shuffled, number * negatives, negatives)
-                counts["short_groups"] += len(drawn) < negatives
-                counts["missing_negatives"] += negatives - len(drawn)
-                groups.append(Group(query_id, positive_id, drawn))
-    counts["groups"] = len(groups)
-    report = MiningReport(**counts)
-    if not groups:
-        raise InputError(f"no group could be made: {'; '.join(report.lines()[1:])}")
-    return groups, report
+    miner = Miner(
+        qrels,
+        MiningConfig(**settings),
+        exclude=exclude,
+        documents=documents,
+        fingerprint=fingerprint,
+    )
+    return list(miner.mine(run.items())), miner.report()
+
+
+class Miner:
+    """Makes groups of one positive and negatives drawn evenly from a range of ranks.
+
+    It goes over a run query by query, so memory holds the judgements and one query's results.
+
+    Args:
+        qrels: judgements; every document with a grade of at least `config.min_grade` is a positive.
+        exclude: pairs that must not become negatives.
+        documents: ids of the collection, to leave out positives that it lacks; None checks nothing.
+        fingerprint: of a document's body by its id; needed for `config.drop_duplicates`.
+    """
+
+    def __init__(
+        self,
+        qrels: Qrels,
+        config: MiningConfig,
+        *,
+        exclude: Exclusions = frozenset(),
+        documents: Container[str] | None = None,
+        fingerprint: Callable[[str], int] | None = None,
+    ) -> None:
+        if config.drop_duplicates and fingerprint is None:
+            raise ValueError("drop_duplicates needs fingerprints of the documents")
+        self._qrels = qrels
+        self._config = config
+        self._exclude = exclude
+        self._documents = documents
+        self._fingerprint = fingerprint
+        self._counts: Counter[str] = Counter()
+
+    def report(self) -> MiningReport:
+        """What came of the queries so far; whole once `mine` has ended."""
+        counts: dict[str, int] = dict(self._counts)
+        if self._config.drop_duplicates:
+            counts.setdefault("duplicates_of_relevant", 0)
+        if self._config.score_margin is not None:
+            counts.setdefault("above_margin", 0)
+        return MiningReport(**counts)
+
+    def mine(self, run: Iterable[tuple[str, dict[str, float]]]) -> Iterator[Group]:
+        """Yield the groups of each query of the run, in its order.
+
+        The groups of one positive share no negative as long as its candidates last.
+
+        Args:
+            run: query id and scores of documents, each query once, as `iter_run` gives them.
+
+        Raises:
+            InputError: a run whose documents the collection lacks, or at the end no group at all.
+        """
+        in_run: set[str] = set()
+        for query_id, scores in run:
+            if query_id not in self._qrels:
+                self._counts["queries_not_judged"] += 1
+                continue
+            in_run.add(query_id)
+            if positives := self._find_positives(query_id):
+                yield from self._mine_query(query_id, positives, scores)
+        for query_id in self._qrels:
+            if query_id not in in_run and (positives := self._find_positives(query_id)):
+                self._counts["queries_not_in_run"] += 1
+                self._counts["positives_of_queries_not_in_run"] += len(positives)
+        if not self._counts["groups"]:
+            raise InputError(f"no group could be made: {'; '.join(self.report().lines()[1:])}")
+
+    def _find_positives(self, query_id: str) -> list[str]:
+        """The positives of a query that the collection has."""
+        judged = self._qrels[query_id]
+        positives = [name for name, grade in judged.items() if grade >= self._config.min_grade]
+        known = [name for name in positives if self._is_known(name)]
+        self._counts["queries_without_positives"] += not positives
+        self._counts["positives"] += len(positives)
+        self._counts["positives_not_in_collection"] += len(positives) - len(known)
+        return known
+
+    def _mine_query(
+        self, query_id: str, positives: list[str], scores: dict[str, float]
+    ) -> Iterator[Group]:
+        config, counts = self._config, self._counts
+        candidates = self._find_candidates(query_id, scores)
+        has_groups = False
+        for positive_id in positives:
+            left = self._below_margin(candidates, positive_id, scores)
+            if not left:
+                counts["positives_without_negatives"] += 1
+                continue
+            has_groups = True
+            counts["positives_used"] += 1
+            stream = random.Random(f"{config.seed}\t{query_id}\t{positive_id}")
+            shuffled = stream.sample(left, len(left))
+            for number in range(config.groups_per_positive):
+                drawn = _window(shuffled, number * config.negatives, config.negatives)
+                counts["groups"] += 1
+                counts["short_groups"] += len(drawn) < config.negatives
+                counts["missing_negatives"] += config.negatives - len(drawn)
+                yield Group(query_id, positive_id, drawn)
+        counts["queries"] += has_groups
+
+    def _find_candidates(self, query_id: str, scores: dict[str, float]) -> list[str]:
+        """What may be a negative for each positive of the query, best rank first."""
+        judged = self._qrels[query_id]
+        in_range = ranking(scores)[self._config.first_rank - 1 : self._config.last_rank]
+        unknown = next((name for name in in_range if not self._is_known(name)), None)
+        if unknown is not None:
+            raise InputError(
+                f"run: query {query_id!r} has document {unknown!r}, which is not in the "
+                "collection; was the run made from another one?"
+            )
+        unjudged = [name for name in in_range if judged.get(name, 0) <= 0]
+        candidates = [name for name in unjudged if (query_id, name) not in self._exclude]
+        self._counts["positives_in_range"] += len(in_range) - len(unjudged)
+        self._counts["excluded"] += len(unjudged) - len(candidates)
+        if self._config.drop_duplicates:
+            return self._drop_duplicates(query_id, candidates)
+        return candidates
+
+    def _drop_duplicates(self, query_id: str, candidates: list[str]) -> list[str]:
+        """The candidates whose body neither a relevant document nor a better ranked one has."""
+        assert self._fingerprint is not None
+        relevant = [
+            name
+            for name, grade in self._qrels[query_id].items()
+            if grade > 0 and self._is_known(name)
+        ]
+        of_relevant = set(map(self._fingerprint, relevant))
+        firsts: dict[int, str] = {}
+        for name in candidates:
+            body = self._fingerprint(name)
+            if body in of_relevant:
+                self._counts["duplicates_of_relevant"] += 1
+            elif body in firsts:
+                self._counts["duplicates_of_candidates"] += 1
+            else:
+                firsts[body] = name
+        return list(firsts.values())
+
+    def _below_margin(
+        self, candidates: list[str], positive_id: str, scores: dict[str, float]
+    ) -> list[str]:
+        """The candidates that score clearly below the positive."""
+        if self._config.score_margin is None:
+            return candidates
+        if positive_id not in scores:
+            self._counts["positives_without_score"] += 1
+            return candidates
+        highest = scores[positive_id] - self._config.score_margin
+        left = [name for name in candidates if scores[name] <= highest]
+        self._counts["above_margin"] += len(candidates) - len(left)
+        return left
+
+    def _is_known(self, document_id: str) -> bool:
+        return self._documents is None or document_id in self._documents
 
 
 def _window(shuffled: list[str], start: int, size: int) -> tuple[str, ...]:
     """`size` entries from `start` on, going round at the end, none of them twice."""
     count = min(size, len(shuffled))
     return tuple(shuffled[(start + offset) % len(shuffled)] for offset in range(count))
-
-
-def _check_ranges(negatives: int, first: int, last: int, groups_per_positive: int) -> None:
-    if negatives < 1:
-        raise InputError(f"negatives: {negatives}; at least 1 is needed")
-    if not 1 <= first <= last:
-        raise InputError(f"first_rank, last_rank: {first}, {last}; 1 <= first <= last is needed")
-    if last - first + 1 < negatives:
-        raise InputError(
-            f"negatives: {negatives}; ranks {first} to {last} are only {last - first + 1}"
-        )
-    if groups_per_positive < 1:
-        raise InputError(f"groups_per_positive: {groups_per_positive}; at least 1 is needed")
-
-
-def _check_known(query_id: str, ids: list[str], documents: Container[str] | None) -> None:
-    if documents is None:
-        return
-    for document_id in ids:
-        if document_id not in documents:
-            raise InputError(
-                f"run: query {query_id!r} has document {document_id!r}, which is not in the "
-                "collection; was the run made from another one?"
-            )

@@ -1,3 +1,4 @@
+import gzip
 import sys
 from pathlib import Path
 
@@ -72,6 +73,39 @@ def test_an_exclusion_list_is_kept_and_counted(
     assert "7 candidates are on the exclusion list" in capsys.readouterr().out
 
 
+def test_a_gzip_run_gives_the_groups_of_the_plain_one(
+    medquad_mini: Path, dev_run: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "bm25.run.gz"
+    packed.write_bytes(gzip.compress(dev_run.read_bytes()))
+    for run_file, name in ((dev_run, "a"), (packed, "b")):
+        mine.main([*arguments(medquad_mini, run_file, tmp_path / name)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_guards_leave_out_candidates_and_say_how_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "collection"
+    folder.mkdir()
+    texts = {"p": "relevant", "a": "relevant", "b": "close", "c": "far", "d": "far", "e": "farther"}
+    (folder / "corpus.jsonl").write_text(
+        "".join(f'{{"_id": "{name}", "text": "{text}"}}\n' for name, text in texts.items())
+    )
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "?"}\n')
+    (folder / "qrels.dev.txt").write_text("q 0 p 1\n")
+    lines = [f"q Q0 {name} {rank} {10 - rank} t\n" for rank, name in enumerate("bpacde", start=1)]
+    (tmp_path / "a.run").write_text("".join(lines))
+    given = arguments(folder, tmp_path / "a.run", tmp_path / "groups.jsonl")
+    guards = ["--score_margin", "0.5", "--drop_duplicates", "true", "--negatives", "2"]
+    mine.main([*given, *guards])
+    (group,) = read_groups(tmp_path / "groups.jsonl")
+    assert set(group.negative_ids) == {"c", "e"}
+    output = capsys.readouterr().out
+    assert "1 candidates score above the margin" in output
+    assert "1 candidates are duplicates of a relevant document, 1 of another candidate" in output
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -81,6 +115,7 @@ def test_an_exclusion_list_is_kept_and_counted(
         (["--run", "absent.run"], "absent.run: no such file"),
         (["--exclude", "absent.tsv"], "absent.tsv: no such file"),
         (["--seed", "x"], "seed"),
+        (["--score_margin", ".inf"], "score_margin: inf"),
     ],
 )
 def test_bad_input_gives_one_line_and_no_file(

@@ -1,10 +1,13 @@
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jaxrank.data.groups import Group
 from jaxrank.errors import InputError
-from jaxrank.retrieval.mining import mine_negatives, read_exclusions
+from jaxrank.retrieval.mining import Miner, mine_negatives, read_exclusions
+from jaxrank.retrieval.mining_config import MiningConfig
 
 IDS = [f"d{rank:02}" for rank in range(1, 21)]
 RUN = {
@@ -109,6 +112,8 @@ def test_no_group_at_all_is_refused() -> None:
         ({"negatives": 2, "first_rank": 9, "last_rank": 8}, "first_rank"),
         ({"negatives": 9, "first_rank": 3, "last_rank": 10}, "are only 8"),
         ({"negatives": 2, "groups_per_positive": 0}, "groups_per_positive"),
+        ({"negatives": 2, "min_grade": 0}, "min_grade: 0; at least 1"),
+        ({"negatives": 2, "score_margin": float("nan")}, "score_margin: nan; a finite number"),
     ],
 )
 def test_numbers_out_of_range_are_refused(settings: dict[str, int], words: str) -> None:
@@ -123,3 +128,103 @@ def test_an_exclusion_list_has_two_columns(tmp_path: Path) -> None:
     path.write_text("q1\td1\nq2\n")
     with pytest.raises(InputError, match=r"exclude\.tsv:2: 1 columns"):
         read_exclusions(path)
+
+
+def test_groups_come_query_by_query_in_the_order_of_the_run() -> None:
+    asked: list[str] = []
+
+    def run() -> Iterator[tuple[str, dict[str, float]]]:
+        for query_id in ("q2", "other", "q1"):
+            asked.append(query_id)
+            yield query_id, RUN["q1"]
+
+    miner = Miner(QRELS, MiningConfig(negatives=2))
+    groups = miner.mine(run())
+    assert next(groups).query_id == "q2"
+    assert asked == ["q2"]
+    assert [group.query_id for group in groups] == ["q1", "q1"]
+    assert miner.report().queries_not_judged == 1
+
+
+def test_the_margin_leaves_out_what_scores_close_to_each_positive_or_above() -> None:
+    # Scores fall by 1 from 20 on: d03 has 18, d07 14.
+    groups, report = mine_negatives(RUN, QRELS, negatives=9, last_rank=12, score_margin=2.0)
+    by_positive = {group.positive_id: set(group.negative_ids) for group in groups}
+    assert by_positive["d03"] == {"d05", "d06", "d08", "d09", "d10", "d11", "d12"}
+    assert by_positive["d07"] == {"d09", "d10", "d11", "d12"}
+    assert (report.above_margin, report.positives_without_score) == (3 + 6, 1)
+    assert len(by_positive["d99"]) == 9  # q2's positive is not in the run
+    assert any("9 candidates score above the margin" in line for line in report.lines())
+
+
+def test_a_margin_of_zero_keeps_what_scores_as_the_positive() -> None:
+    run = {"q1": {"d01": 3.0, "d03": 2.0, "d04": 2.0, "d08": 1.0}}
+    groups, _ = mine_negatives(run, QRELS, negatives=3, last_rank=4, score_margin=0.0)
+    assert drawn(groups[:1], "q1") == {"d04", "d08"}
+
+
+def test_without_a_margin_no_positive_needs_a_score() -> None:
+    _, report = mine_negatives(RUN, QRELS, negatives=2)
+    assert (report.above_margin, report.positives_without_score) == (None, 0)
+    assert not any("margin" in line for line in report.lines())
+
+
+def test_duplicates_of_a_relevant_document_and_of_a_better_candidate_are_left_out() -> None:
+    bodies = dict.fromkeys(IDS, 0) | {name: place for place, name in enumerate(IDS)}
+    bodies |= {"d02": bodies["d07"], "d09": bodies["d04"], "d10": bodies["d04"]}
+    settings = {"negatives": 6, "last_rank": 10}
+    groups, report = mine_negatives(
+        {"q1": RUN["q1"]},
+        QRELS,
+        documents=set(IDS),
+        fingerprint=bodies.__getitem__,
+        drop_duplicates=True,
+        **settings,
+    )
+    assert drawn(groups, "q1") == {"d01", "d04", "d05", "d06", "d08"}
+    assert (report.duplicates_of_relevant, report.duplicates_of_candidates) == (1, 2)
+    assert mine_negatives(RUN, QRELS, **settings)[1].duplicates_of_relevant is None
+
+
+def test_a_guard_that_leaves_nothing_out_changes_no_draw() -> None:
+    settings = {"negatives": 5, "last_rank": 20, "groups_per_positive": 2, "seed": 4}
+    plain, _ = mine_negatives(RUN, QRELS, **settings)
+    guarded, report = mine_negatives(
+        RUN,
+        QRELS,
+        score_margin=-1000.0,
+        drop_duplicates=True,
+        fingerprint=[*IDS, "d99"].index,
+        **settings,
+    )
+    assert guarded == plain
+    assert (report.above_margin, report.duplicates_of_relevant) == (0, 0)
+
+
+def test_a_lowest_grade_chooses_positives_and_lets_no_relevant_document_be_a_negative() -> None:
+    qrels = {"q1": {"d03": 1, "d07": 3, "d05": 0}, "q2": {"d01": 1}}
+    groups, report = mine_negatives(RUN, qrels, negatives=8, last_rank=10, min_grade=2)
+    assert [(group.query_id, group.positive_id) for group in groups] == [("q1", "d07")]
+    assert drawn(groups, "q1") == set(IDS[:10]) - {"d03", "d07"}
+    assert (report.positives, report.queries_without_positives) == (1, 1)
+
+
+def test_the_counts_say_where_every_positive_went() -> None:
+    draw = random.Random(0)
+    run = {f"q{n}": dict.fromkeys(draw.sample(IDS, 2), 1.0) for n in range(50)}
+    qrels = {
+        f"q{n}": {name: draw.randint(0, 1) for name in draw.sample([*IDS, "x1", "x2"], 8)}
+        for n in range(10, 70)
+    }
+    groups, report = mine_negatives(
+        run, qrels, negatives=2, groups_per_positive=2, documents=set(IDS), score_margin=0.5
+    )
+    assert report.positives == sum(sum(judged.values()) for judged in qrels.values())
+    gone = (
+        report.positives_not_in_collection,
+        report.positives_of_queries_not_in_run,
+        report.positives_without_negatives,
+    )
+    assert all(count > 0 for count in gone)
+    assert report.positives_used + sum(gone) == report.positives
+    assert len(groups) == report.groups == 2 * report.positives_used
