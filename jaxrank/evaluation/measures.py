@@ -11,8 +11,10 @@ trec_eval. A binary measure counts grades >= 1 as relevant; TREC DL passage need
 import ast
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from subprocess import CalledProcessError
 from typing import Any
 
 import ir_measures
@@ -24,8 +26,13 @@ from jaxrank.evaluation.runs import Run, ranking
 _MEASURE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?(?:@(?P<cutoff>[0-9.]+))?")
 # trec_eval's code turns a cutoff that its integers cannot hold into another one.
 _LARGEST_CUTOFF = 10**9
+# Queries evaluated at a time: few enough for 1,000 documents a query, many enough for speed.
+_CHUNK_QUERIES = 512
 # Blanks and commas between measures, but not those inside the brackets of one.
 _SEPARATOR = re.compile(r"[\s,]+(?![^()]*\))")
+
+Results = Run | Iterable[tuple[str, dict[str, float]]]
+"""A run, or its queries one by one, as `iter_run` yields them."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,31 @@ class Evaluation:
             are summed).
         missing_queries: queries of the qrels that the run lacks; each counts 0.
         unjudged_queries: queries of the run that the qrels lack; they are left out.
+        depth: documents that the longest of the run's judged queries has.
     """
 
     per_query: dict[str, dict[str, float]]
     means: dict[str, float]
     missing_queries: tuple[str, ...]
     unjudged_queries: tuple[str, ...]
+    depth: int
+
+    def restricted_to(self, queries: Collection[str]) -> "Evaluation":
+        """The evaluation over some of the queries, e.g. those of a slice."""
+        wanted = set(queries)
+        kept = [query for query in next(iter(self.per_query.values())) if query in wanted]
+        per_query = {
+            name: {query: values[query] for query in kept}
+            for name, values in self.per_query.items()
+        }
+        missing = set(self.missing_queries)
+        return Evaluation(
+            per_query=per_query,
+            means={str(m): _aggregate(m, per_query[str(m)]) for m in parse_measures([*per_query])},
+            missing_queries=tuple(query for query in kept if query in missing),
+            unjudged_queries=(),
+            depth=self.depth,
+        )
 
 
 def split_measures(text: str) -> list[str]:
@@ -51,29 +77,49 @@ def split_measures(text: str) -> list[str]:
     return [name for name in _SEPARATOR.split(text.strip()) if name]
 
 
-def evaluate_run(qrels: Qrels, run: Run, measures: Sequence[str]) -> Evaluation:
+def evaluate_run(qrels: Qrels, run: Results, measures: Sequence[str]) -> Evaluation:
     """Evaluate `run`; a query that it lacks counts 0, as with `trec_eval -c`.
+
+    So does a query without relevant documents: trec_eval's code gives it 0 and counts it.
+
+    Args:
+        qrels: the judgements, whose queries are those that count.
+        run: what is given query by query is read some hundred queries at a time.
+        measures: names as in "RR@10".
 
     Raises:
         InputError: an unknown measure, or a run that shares no query with the qrels.
     """
     parsed = parse_measures(measures)
-    judged_run = {query: _untied(scores) for query, scores in run.items() if query in qrels}
-    if not judged_run:
+    per_query = {str(measure): dict.fromkeys(qrels, 0.0) for measure in parsed}
+    judged: set[str] = set()
+    unjudged: list[str] = []
+    depth = 0
+    for chunk in _chunks(run.items() if isinstance(run, dict) else run):
+        unjudged += [query for query in chunk if query not in qrels]
+        untied = {query: _untied(scores) for query, scores in chunk.items() if query in qrels}
+        judgements = {query: _computable(qrels[query]) for query in untied}
+        for value in _calculate(parsed, judgements, untied):
+            per_query[str(value.measure)][value.query_id] = float(value.value)
+        judged.update(untied)
+        depth = max(depth, *map(len, untied.values()), 0)
+    if not judged:
         raise InputError(
-            f"the run and the qrels share no query (run: {_some(run)}; qrels: {_some(qrels)}); "
-            "are they of the same split?"
+            f"the run and the qrels share no query (run: {_some(unjudged)}; "
+            f"qrels: {_some(qrels)}); are they of the same split?"
         )
-    per_query: dict[str, dict[str, float]] = {
-        name: dict.fromkeys(qrels, 0.0) for name in map(str, parsed)
-    }
-    for value in ir_measures.iter_calc(parsed, qrels, judged_run):
-        per_query[str(value.measure)][value.query_id] = float(value.value)
+    missing = tuple(query for query in qrels if query not in judged)
+    for measure in parsed:
+        if measure.NAME in ("NumQ", "NumRel"):  # of the qrels alone: a missing query has them too
+            for query in missing:
+                relevant = sum(grade >= 1 for grade in qrels[query].values())
+                per_query[str(measure)][query] = 1.0 if measure.NAME == "NumQ" else float(relevant)
     return Evaluation(
         per_query=per_query,
         means={str(measure): _aggregate(measure, per_query[str(measure)]) for measure in parsed},
-        missing_queries=tuple(query for query in qrels if query not in run),
-        unjudged_queries=tuple(query for query in run if query not in qrels),
+        missing_queries=missing,
+        unjudged_queries=tuple(unjudged),
+        depth=depth,
     )
 
 
@@ -103,6 +149,8 @@ def _parse_measure(text: str) -> ir_measures.Measure:
             keywords[measure.AT_PARAM] = ast.literal_eval(match["cutoff"])
         if not 1 <= keywords.get("cutoff", 1) <= _LARGEST_CUTOFF:
             raise ValueError(f"the cutoff must be from 1 to {_LARGEST_CUTOFF:,}")
+        if keywords.get("rel", 1) < 1:  # trec_eval's code refuses it as late as in the computation
+            raise ValueError("rel, the lowest grade that is relevant, must be 1 or more")
         measure = measure(**keywords)
         measure.validate_params()
     except (AssertionError, SyntaxError, TypeError, ValueError) as error:
@@ -130,6 +178,57 @@ def _advice(name: str) -> str:
     return "known are, among others, RR, nDCG, AP, P, R and Success"
 
 
+def relevance_level(measure: str) -> int:
+    """The lowest grade that a measure, by its name, takes as relevant."""
+    parsed = _parse_measure(measure)
+    level = parsed["rel"] if "rel" in parsed.SUPPORTED_PARAMS else 1
+    return level if isinstance(level, int) else 1
+
+
+def cutoff(measure: str) -> int:
+    """How many documents of a query a measure, by its name, looks at; 10^9 for all of them."""
+    parsed = _parse_measure(measure)
+    found = parsed["cutoff"] if "cutoff" in parsed.SUPPORTED_PARAMS else None
+    return found if isinstance(found, int) else _LARGEST_CUTOFF
+
+
+def is_averaged(measure: str) -> bool:
+    """Whether a measure, by its name, is a mean over queries and no count such as NumRet."""
+    return isinstance(_parse_measure(measure).aggregator(), ir_measures.MeanAgg)
+
+
+def _chunks(
+    queries: Iterable[tuple[str, dict[str, float]]],
+) -> Iterator[dict[str, dict[str, float]]]:
+    remaining = iter(queries)
+    while chunk := dict(islice(remaining, _CHUNK_QUERIES)):
+        yield chunk
+
+
+def _calculate(
+    measures: list[ir_measures.Measure], qrels: Qrels, run: Run
+) -> Iterator[ir_measures.Metric]:
+    if not run:
+        return
+    try:
+        yield from ir_measures.iter_calc(measures, qrels, run)
+    except CalledProcessError:
+        names = ", ".join(map(str, measures))
+        raise InputError(
+            f"measures {names}: gdeval, which computes ERR and nDCG(dcg='exp-log2'), failed; it "
+            "needs perl and query ids that are whole numbers"
+        ) from None
+
+
+def _computable(judged: dict[str, int]) -> dict[str, int]:
+    """Judgements of one query that trec_eval's code can take.
+
+    Its nDCG reads memory that nobody wrote, and may never end, where all grades are negative. Such
+    a query has no relevant document, so every measure of it is 0 with grades of 0 as well.
+    """
+    return judged if max(judged.values()) >= 0 else dict.fromkeys(judged, 0)
+
+
 def _untied(scores: dict[str, float]) -> dict[str, float]:
     order = ranking(scores)
     return {document_id: float(len(order) - index) for index, document_id in enumerate(order)}
@@ -142,5 +241,5 @@ def _aggregate(measure: ir_measures.Measure, values: dict[str, float]) -> float:
     return float(aggregator.result())
 
 
-def _some(ids: dict[str, dict[str, float]] | Qrels) -> str:
+def _some(ids: Iterable[str]) -> str:
     return ", ".join(list(ids)[:3]) or "none"

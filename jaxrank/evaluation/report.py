@@ -1,24 +1,32 @@
-"""Several runs on one table: means, differences to a baseline, paired tests, per-query values."""
+"""Several runs over the same queries: means, differences to a baseline, paired tests."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from jaxrank.errors import InputError
-from jaxrank.evaluation.measures import Evaluation, evaluate_run, parse_measures
+from jaxrank.evaluation.correction import Correction, correct
+from jaxrank.evaluation.measures import (
+    Evaluation,
+    Results,
+    cutoff,
+    evaluate_run,
+    is_averaged,
+    parse_measures,
+    relevance_level,
+)
 from jaxrank.evaluation.qrels import Qrels
-from jaxrank.evaluation.runs import Run
-from jaxrank.evaluation.significance import PairedTest, paired_test
+from jaxrank.evaluation.significance import Interval, PairedTest, mean_interval, paired_test
 from jaxrank.progress import track
 
-_HEADER = (
-    "measure", "run", "mean", "difference", "95% interval", "p (t-test)", "p (permutation)",
-    "wins/ties/losses",
-)  # fmt: skip
-_NUM_TEXT_COLUMNS = 2
-_NUM_MEAN_COLUMNS = 3
+
+@dataclass(frozen=True)
+class PValues:
+    """What is read as significant: the p values of a paired test, after correction."""
+
+    t_test: float
+    permutation: float
 
 
 @dataclass(frozen=True)
@@ -28,26 +36,32 @@ class Report:
     Attributes:
         num_queries: queries of the qrels; every mean is over all of them.
         baseline: name of the run that the others are compared with.
-        evaluations: run -> its evaluation.
+        evaluations: run -> its evaluation, the baseline's first.
+        intervals: run -> measure -> 95% interval of its mean; None for a single query and for
+            measures that are summed.
         tests: run -> measure -> comparison with the baseline; the baseline has none.
+        correction: of the p values in `p_values`.
+        p_values: run -> measure -> the tests' p values, corrected.
+        remarks: what is to be known about the judgements.
     """
 
     num_queries: int
     baseline: str
     evaluations: dict[str, Evaluation]
+    intervals: dict[str, dict[str, Interval | None]]
     tests: dict[str, dict[str, PairedTest]]
+    correction: Correction
+    p_values: dict[str, dict[str, PValues]]
+    remarks: tuple[str, ...] = ()
 
-    def table(self) -> str:
-        """The comparison as aligned text; a single run gets no columns for tests."""
-        measures = list(self.evaluations[self.baseline].means)
-        rows = [self._row(measure, name) for measure in measures for name in self.evaluations]
-        width = len(_HEADER) if self.tests else _NUM_MEAN_COLUMNS
-        lines = [row[:width] for row in rows]
-        return render_table(_HEADER[:width], lines, text_columns=_NUM_TEXT_COLUMNS)
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures, in their order."""
+        return list(self.evaluations[self.baseline].means)
 
     def notes(self) -> list[str]:
-        """What the table does not show: queries that a run lacks, or that were left out."""
-        notes = []
+        """What a table does not show: queries that a run lacks, or that were left out."""
+        notes = [*self.remarks]
         for name, evaluation in self.evaluations.items():
             if count := len(evaluation.missing_queries):
                 notes.append(
@@ -55,8 +69,18 @@ class Report:
                 )
             if count := len(evaluation.unjudged_queries):
                 notes.append(f"{name}: {count} queries have no judgements and are left out")
+            notes += [
+                f"{name}: at most {evaluation.depth} documents a query, so {measure} sees no more"
+                for measure in self.measures
+                if measure.startswith(("R@", "R(")) and evaluation.depth < cutoff(measure)
+            ]
         if len(self.tests) > 1:
-            notes.append("p values stand alone: they are not corrected for several comparisons")
+            family = f"over the {len(self.tests)} comparisons of each measure"
+            notes.append(
+                "p values stand alone: they are not corrected for several comparisons"
+                if self.correction == "none"
+                else f"p values are corrected ({self.correction}) {family}"
+            )
         return notes
 
     def as_json(self) -> dict[str, Any]:
@@ -64,17 +88,27 @@ class Report:
         return {
             "queries": self.num_queries,
             "baseline": self.baseline,
-            "runs": {
-                name: {
-                    "means": evaluation.means,
-                    "missing_queries": len(evaluation.missing_queries),
-                    "unjudged_queries": len(evaluation.unjudged_queries),
-                    "against_baseline": {
-                        measure: asdict(test) for measure, test in self.tests.get(name, {}).items()
-                    },
+            "correction": self.correction,
+            "runs": {name: self._run_as_json(name) for name in self.evaluations},
+        }
+
+    def _run_as_json(self, name: str) -> dict[str, Any]:
+        evaluation = self.evaluations[name]
+        against: dict[str, Any] = {}
+        for measure, test in self.tests.get(name, {}).items():
+            against[measure] = asdict(test)
+            if self.correction != "none":
+                p = self.p_values[name][measure]
+                against[measure] |= {
+                    "p_t_test_corrected": p.t_test,
+                    "p_permutation_corrected": p.permutation,
                 }
-                for name, evaluation in self.evaluations.items()
-            },
+        return {
+            "means": evaluation.means,
+            "intervals": self.intervals[name],
+            "missing_queries": len(evaluation.missing_queries),
+            "unjudged_queries": len(evaluation.unjudged_queries),
+            "against_baseline": against,
         }
 
     def per_query_lines(self) -> Iterator[str]:
@@ -85,26 +119,14 @@ class Report:
                 for query_id, value in values.items():
                     yield f"{name}\t{measure}\t{query_id}\t{value!r}"
 
-    def _row(self, measure: str, name: str) -> tuple[str, ...]:
-        mean = f"{self.evaluations[name].means[measure]:.4f}"
-        if name == self.baseline:
-            return (measure, name, mean, "", "", "", "", "")
-        test = self.tests[name][measure]
-        interval = f"{test.interval[0]:+.4f} {test.interval[1]:+.4f}" if test.interval else "-"
-        return (
-            measure,
-            name,
-            mean,
-            f"{test.difference:+.4f}",
-            interval,
-            _p_text(test.p_t_test),
-            _p_text(test.p_permutation),
-            f"{test.wins}/{test.ties}/{test.losses}",
-        )
-
 
 def compare_runs(
-    qrels: Qrels, runs: Mapping[str, Run], measures: Sequence[str], *, progress: bool = False
+    qrels: Qrels,
+    runs: Mapping[str, Results],
+    measures: Sequence[str],
+    *,
+    correction: Correction = "none",
+    progress: bool = False,
 ) -> Report:
     """Evaluate named runs and test each against the first, the baseline.
 
@@ -112,7 +134,15 @@ def compare_runs(
         InputError: an unknown measure, or a run that shares no query with the qrels.
     """
     parse_measures(measures)  # first, since an unknown one is no fault of a run
-    evaluations = {name: _evaluate(name, qrels, run, measures) for name, run in runs.items()}
+    evaluations = {name: evaluate_named(name, qrels, run, measures) for name, run in runs.items()}
+    report = compare(evaluations, correction=correction, progress=progress)
+    return replace(report, remarks=remarks_on(qrels, measures))
+
+
+def compare(
+    evaluations: dict[str, Evaluation], *, correction: Correction = "none", progress: bool = False
+) -> Report:
+    """Test evaluations over the same queries against the first of them."""
     baseline, *others = evaluations
     base = evaluations[baseline].per_query
     tests: dict[str, dict[str, PairedTest]] = {name: {} for name in others}
@@ -121,51 +151,61 @@ def compare_runs(
         list(product(others, base)), description="testing", unit="test", enabled=progress
     ):
         tests[name][measure] = paired_test(evaluations[name].per_query[measure], base[measure])
-    return Report(len(qrels), baseline, evaluations, tests)
+    report = Report(
+        num_queries=len(next(iter(base.values()))),
+        baseline=baseline,
+        evaluations=evaluations,
+        intervals={name: _intervals(one) for name, one in evaluations.items()},
+        tests=tests,
+        correction="none",
+        p_values={},
+    )
+    return correct_together([report], correction)[0]
 
 
-def name_runs(paths: Sequence[Path], baseline: Path | None = None) -> dict[str, Path]:
-    """Short names for run files, the baseline's first: the file's name where that tells them apart.
+def correct_together(reports: Sequence[Report], correction: Correction) -> list[Report]:
+    """Correct the p values of reports that one reader looks at, e.g. of all slices.
 
-    Raises:
-        InputError: no path, one path twice, or a baseline that is not among them.
+    The family is all tests of one measure in all of these reports.
     """
-    if not paths or len(set(paths)) < len(paths):
-        raise InputError(f"runs: {len(paths)} given; at least one is needed, and none twice")
-    if baseline is not None and baseline not in paths:
-        raise InputError(
-            f"baseline: {baseline} is not among the runs; name one of {', '.join(map(str, paths))}"
-        )
-    ordered = sorted(paths, key=lambda path: path != (baseline or paths[0]))
-    short = [path.name.removesuffix(".gz").removesuffix(".run") for path in ordered]
-    names = short if len(set(short)) == len(short) else [str(path) for path in ordered]
-    return dict(zip(names, ordered, strict=True))
+    corrected = [{name: dict[str, PValues]() for name in report.tests} for report in reports]
+    for measure in reports[0].measures if reports else ():
+        family = [(index, name) for index, one in enumerate(reports) for name in one.tests]
+        tests = [reports[index].tests[name][measure] for index, name in family]
+        t_tests = correct([test.p_t_test for test in tests], correction)
+        permutations = correct([test.p_permutation for test in tests], correction)
+        for (index, name), *p in zip(family, t_tests, permutations, strict=True):
+            corrected[index][name][measure] = PValues(*p)
+    return [
+        replace(report, correction=correction, p_values=p_values)
+        for report, p_values in zip(reports, corrected, strict=True)
+    ]
 
 
-def render_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1
-) -> str:
-    """Rows as aligned text under a header; the first `text_columns` flush left, the rest right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    texts = [_aligned(line, widths, text_columns) for line in lines]
-    return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:]])
-
-
-def _evaluate(name: str, qrels: Qrels, run: Run, measures: Sequence[str]) -> Evaluation:
+def evaluate_named(name: str, qrels: Qrels, run: Results, measures: Sequence[str]) -> Evaluation:
+    """`evaluate_run` with the run's name in its messages."""
     try:
         return evaluate_run(qrels, run, measures)
     except InputError as error:
         raise InputError(f"run {name}: {error}") from None
 
 
-def _aligned(line: Sequence[str], widths: list[int], text_columns: int) -> str:
-    cells = [
-        cell.ljust(width) if column < text_columns else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+def remarks_on(qrels: Qrels, measures: Sequence[str]) -> tuple[str, ...]:
+    """Remarks on queries that no run can do well on, one a relevance level."""
+    levels = sorted({relevance_level(measure) for measure in measures})
+    counts = {
+        level: sum(max(grades.values()) < level for grades in qrels.values()) for level in levels
+    }
+    return tuple(
+        f"{count} of {len(qrels)} queries have no document of grade {level} or more; measures that "
+        f"need one count them 0"
+        for level, count in counts.items()
+        if count
+    )
 
 
-def _p_text(p: float) -> str:
-    return "<.0001" if p < 0.0001 else f"{p:.4f}"
+def _intervals(evaluation: Evaluation) -> dict[str, Interval | None]:
+    return {
+        measure: mean_interval(list(values.values())) if is_averaged(measure) else None
+        for measure, values in evaluation.per_query.items()
+    }

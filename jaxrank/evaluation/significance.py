@@ -6,7 +6,7 @@ each query's difference and assumes nothing. They mostly agree: Smucker, Allan a
 comparison of statistical significance tests for information retrieval evaluation", CIKM 2007.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ import numpy as np
 # Two orders of the same documents can give measures that differ in the last bit only.
 SAME = 1e-9
 _BATCH = 512
+
+Interval = tuple[float, float]
+"""Lower and upper end of a 95% confidence interval."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class PairedTest:
     """
 
     difference: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
     p_t_test: float
     p_permutation: float
     wins: int
@@ -68,7 +71,16 @@ def paired_test(
     )
 
 
-def _t_test(differences: np.ndarray) -> tuple[float, tuple[float, float] | None]:
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """95% confidence interval of the mean over queries, by Student's t; None for a single query.
+
+    It answers for other queries of the same kind. Whether one run beats another is a paired
+    test's matter: intervals of two runs may overlap although one is surely better.
+    """
+    return _t_test(np.array(values))[1]
+
+
+def _t_test(differences: np.ndarray) -> tuple[float, Interval | None]:
     from scipy import stats  # takes 0.7 s, which no importer should pay
 
     if len(differences) == 1:

@@ -112,3 +112,68 @@ def test_bad_options_are_named(folder: Path, options: list[str], words: str) -> 
     with pytest.raises(InputError) as error:
         evaluate.main([*arguments(folder), *options])
     assert words in str(error.value)
+
+
+def test_csv_and_latex_hold_the_means_of_the_table(folder: Path) -> None:
+    files = ["--csv", str(folder / "e.csv"), "--latex", str(folder / "e.tex")]
+    evaluate.main([*arguments(folder), *files, "--correction", "holm"])
+    rows = [line.split(",") for line in (folder / "e.csv").read_text().splitlines()]
+    assert [row[3:6] for row in rows[1:]] == [
+        ["bad", "RR@10", "0.45"], ["bad", "R@1", "0.0"], ["good", "RR@10", "1.0"],
+        ["good", "R@1", "1.0"],
+    ]  # fmt: skip
+    assert (folder / "e.tex").read_text().splitlines()[2:] == [
+        r"bad & 0.4500 & 0.0000 \\", r"good & 1.0000$^{\dagger}$ & 1.0000$^{\dagger}$ \\"
+    ]  # fmt: skip
+
+
+def test_json_has_an_interval_of_each_mean(folder: Path) -> None:
+    evaluate.main([*arguments(folder), "--json", str(folder / "e.json")])
+    runs = json.loads((folder / "e.json").read_text())["runs"]
+    low, high = runs["bad"]["intervals"]["RR@10"]
+    assert low < 0.45 < high
+    assert low + high == pytest.approx(0.9)
+    assert runs["good"]["intervals"]["R@1"] == [1.0, 1.0]
+
+
+def test_slices_go_by_lengths_of_the_collections_texts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = [{"_id": f"q{i}", "text": "word " * (i + 1)} for i in range(10)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "a relevant document"}\n')
+    (folder / "position.tsv").write_text("q0\t1\nq1\t4\n")
+    slices = ["--slice_by", "query_length:6", "document_length", str(folder / "position.tsv")]
+    files = ["--collection", str(folder), "--json", str(folder / "e.json")]
+    evaluate.main([*arguments(folder), *slices, *files])
+    printed = capsys.readouterr().out
+    assert "1 to 5        5        RR@10    bad   0.5000  0.5000 0.5000" in printed
+    assert "position: 8 queries have no value, so no slice" in printed
+    found = json.loads((folder / "e.json").read_text())["slicings"]
+    assert [slicing["by"] for slicing in found] == ["query_length", "document_length", "position"]
+    assert [part["queries"] for part in found[0]["slices"]] == [5, 5]
+    assert found[0]["slices"][1]["runs"]["bad"]["means"]["RR@10"] == pytest.approx(0.4)
+    assert [(part["from"], part["to"]) for part in found[1]["slices"]] == [(3.0, 3.0)]
+
+
+def test_a_track_takes_the_place_of_measures(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--qrels", str(folder / "qrels.txt"), "--runs", str(folder / "good.run")]
+    evaluate.main([*files, "--track", "dl19-document"])
+    printed = capsys.readouterr().out
+    assert "dl19-document: 10 of 43 queries: not the official set" in printed
+    assert "Judged@10  good  0.5000" in printed
+    with pytest.raises(InputError, match="give --measures or --track"):
+        evaluate.main([*arguments(folder), "--track", "dl19-document"])
+
+
+def test_ranks_in_a_wrong_order_change_nothing(folder: Path) -> None:
+    run, means = folder / "good.run", []
+    for _ in range(2):
+        evaluate.main([*arguments(folder), "--json", str(folder / "e.json")])
+        means.append(json.loads((folder / "e.json").read_text())["runs"]["good"]["means"])
+        columns = [line.split() for line in run.read_text().splitlines()]
+        wrong = [[*row[:3], str(99 - i), *row[4:]] for i, row in enumerate(columns)]
+        run.write_text("".join(" ".join(row) + "\n" for row in wrong))
+    assert means[0] == means[1]

@@ -32,6 +32,11 @@ def test_queries_missing_from_the_run_count_zero_and_are_named() -> None:
     assert list(evaluation.per_query["RR"].items()) == [("q1", 0.0), ("q2", 1.0), ("q3", 0.0)]
 
 
+def test_counts_of_the_qrels_count_queries_that_the_run_lacks() -> None:
+    evaluation = evaluate_run(QRELS, {"q2": {"d3": 1.0}}, ["NumQ", "NumRel", "NumRet"])
+    assert evaluation.means == {"NumQ": 3, "NumRel": 3, "NumRet": 1}
+
+
 def test_queries_without_judgements_are_left_out_and_named() -> None:
     run = {"q1": {"d1": 1.0}, "q2": {"d3": 1.0}, "q3": {"d1": 1.0}, "q7": {"d1": 1.0}}
     evaluation = evaluate_run(QRELS, run, ["RR@10"])
@@ -87,6 +92,7 @@ def test_parameters_and_cutoffs_reach_ir_measures() -> None:
         ("RR@10@5", "Name"),
         ("RR(rel=two)", "measure 'RR(rel=two)'"),
         ("RR@1.5", "measure 'RR@1.5'"),
+        ("AP(rel=0)", "must be 1 or more"),
     ],
 )
 def test_a_bad_measure_is_named_with_advice(name: str, words: str) -> None:

@@ -1,9 +1,9 @@
-from pathlib import Path
-
+import numpy as np
 import pytest
+from scipy import stats
 
 from jaxrank.errors import InputError
-from jaxrank.evaluation.report import compare_runs, name_runs, render_table
+from jaxrank.evaluation.report import compare_runs
 
 QRELS = {f"q{i}": {"d1": 1} for i in range(4)}
 GOOD = {f"q{i}": {"d1": 2.0, "d2": 1.0} for i in range(4)}
@@ -17,23 +17,6 @@ def test_the_first_run_is_the_baseline_of_all_others() -> None:
     assert report.tests["good"]["RR@10"].difference == pytest.approx(1 - 1.5 / 4)
     assert report.tests["good"]["RR@10"].wins == 4
     assert report.tests["same"]["RR@10"].ties == 4
-
-
-def test_the_table_shows_means_differences_and_wins() -> None:
-    report = compare_runs(QRELS, {"bad": BAD, "good": GOOD}, ["RR@10", "R@1"])
-    header, rule, *rows = report.table().splitlines()
-    assert len(rows) == 4
-    assert set(rule) == {"-"}
-    assert header.split("  ")[0] == "measure"
-    assert rows[0].split() == ["RR@10", "bad", "0.3750"]
-    assert rows[1].split()[:4] == ["RR@10", "good", "1.0000", "+0.6250"]
-    assert rows[1].endswith("4/0/0")
-    assert len({len(row) for row in (header, rows[1], rows[3])}) == 1
-
-
-def test_one_run_gets_means_only() -> None:
-    table = compare_runs(QRELS, {"good": GOOD}, ["RR@10"]).table()
-    assert table.splitlines()[0].split() == ["measure", "run", "mean"]
 
 
 def test_missing_and_unjudged_queries_are_noted() -> None:
@@ -55,25 +38,47 @@ def test_an_error_names_the_run() -> None:
         compare_runs(QRELS, {"good": GOOD, "other": {"x": {"d": 1.0}}}, ["RR@10"])
 
 
-def test_runs_are_named_by_file_where_that_tells_them_apart() -> None:
-    a, b = Path("x/bm25.test.run"), Path("x/new.run.gz")
-    assert name_runs([a, b]) == {"bm25.test": a, "new": b}
-    assert list(name_runs([a, b], baseline=b)) == ["new", "bm25.test"]
-    assert list(name_runs([Path("x/a.run"), Path("y/a.run")])) == ["x/a.run", "y/a.run"]
+def test_intervals_are_those_of_students_t() -> None:
+    report = compare_runs(QRELS, {"bad": BAD}, ["RR@10", "NumRet"])
+    values = [0.5, 0.5, 0.5, 0.0]
+    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert report.intervals["bad"]["RR@10"] == pytest.approx(expected)
+    assert report.intervals["bad"]["NumRet"] is None  # a sum has no interval of a mean
+    assert report.as_json()["runs"]["bad"]["intervals"]["RR@10"] == pytest.approx(list(expected))
 
 
-def test_a_foreign_baseline_and_repeated_runs_are_refused() -> None:
-    a, b = Path("a.run"), Path("b.run")
-    with pytest.raises(InputError, match=r"b\.run is not among the runs; name one of a\.run"):
-        name_runs([a], baseline=b)
-    with pytest.raises(InputError, match="none twice"):
-        name_runs([a, a])
-    with pytest.raises(InputError, match="at least one"):
-        name_runs([])
+def test_a_single_query_has_no_interval() -> None:
+    report = compare_runs({"q0": {"d1": 1}}, {"good": GOOD}, ["RR@10"])
+    assert report.intervals == {"good": {"RR@10": None}}
 
 
-def test_text_is_flush_left_and_numbers_flush_right() -> None:
-    table = render_table(("run", "mean"), [("a", "0.5"), ("longer", "10.25")])
-    assert table.splitlines() == [
-        "run      mean", "-------------", "a         0.5", "longer  10.25"
-    ]  # fmt: skip
+def test_p_values_are_corrected_over_the_runs_of_one_measure() -> None:
+    runs = {"bad": BAD, "good": GOOD, "same": BAD}
+    plain = compare_runs(QRELS, runs, ["RR@10", "R@1"])
+    corrected = compare_runs(QRELS, runs, ["RR@10", "R@1"], correction="bonferroni")
+    for measure in ("RR@10", "R@1"):
+        p = plain.tests["good"][measure].p_t_test
+        assert 0 <= plain.p_values["good"][measure].t_test == p < 0.5
+        assert corrected.p_values["good"][measure].t_test == pytest.approx(2 * p)
+        assert corrected.p_values["same"][measure].t_test == 1.0
+    assert corrected.tests == plain.tests
+    assert "not corrected for several comparisons" in plain.notes()[-1]
+    assert corrected.notes()[-1] == (
+        "p values are corrected (bonferroni) over the 2 comparisons of each measure"
+    )
+    against = corrected.as_json()["runs"]["good"]["against_baseline"]["RR@10"]
+    assert against["p_t_test_corrected"] == pytest.approx(2 * against["p_t_test"])
+    assert "p_t_test_corrected" not in str(plain.as_json())
+
+
+def test_queries_without_relevant_documents_count_zero_and_are_noted() -> None:
+    qrels = QRELS | {"q4": {"d1": 0}, "q5": {"d1": -2, "d2": -1}}
+    report = compare_runs(qrels, {"good": GOOD | {"q5": {"d1": 1.0}}}, ["RR@10", "AP(rel=2)"])
+    assert report.evaluations["good"].means["RR@10"] == pytest.approx(4 / 6)
+    assert "2 of 6 queries have no document of grade 1 or more" in report.notes()[0]
+    assert "6 of 6 queries have no document of grade 2 or more" in report.notes()[1]
+
+
+def test_recall_deeper_than_the_run_is_noted() -> None:
+    notes = compare_runs(QRELS, {"good": GOOD}, ["R@2", "R@100", "AP@100"]).notes()
+    assert notes == ["good: at most 2 documents a query, so R@100 sees no more"]
