@@ -130,7 +130,10 @@ def with_text(loaded: LoadedModel, text: TextConfig, *, seed: int = 0) -> Loaded
     text = concrete(text, loaded.config)
     most = loaded.config.backbone.max_length
     if most is not None and text.max_length > most:
-        raise InputError(f"max_length: got {text.max_length}; this model has {most} positions")
+        raise InputError(
+            f"max_length: got {text.max_length}; this model has {most} positions (documents beyond "
+            "them are ranked with MaxP: python -m jaxrank.rerank --long_documents maxp)"
+        )
     tokenizer = fit_token_types(loaded.config, loaded.tokenizer)
     config, tokenizer, added = add_template_tokens(loaded.config, tokenizer, text)
     PairTokenizer(tokenizer, text)  # refuses what this tokenizer cannot express

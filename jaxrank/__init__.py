@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from jaxrank.ops.conv import causal_conv1d as causal_conv1d
     from jaxrank.ops.selective_scan import selective_scan as selective_scan
     from jaxrank.ops.ssd import ssd as ssd
+    from jaxrank.ranking.long_documents import LongDocuments as LongDocuments
+    from jaxrank.ranking.windows import TitledText as TitledText
     from jaxrank.reranker import Reranker as Reranker
     from jaxrank.training.losses import info_nce as info_nce
     from jaxrank.training.losses import kl_distillation as kl_distillation
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Reranker": "jaxrank.reranker",
+    "LongDocuments": "jaxrank.ranking.long_documents",
+    "TitledText": "jaxrank.ranking.windows",
     "selective_scan": "jaxrank.ops.selective_scan",
     "ssd": "jaxrank.ops.ssd",
     "causal_conv1d": "jaxrank.ops.conv",
@@ -31,7 +35,9 @@ _HOMES = {
     "ranknet": "jaxrank.training.losses",
 }
 __all__ = [
+    "LongDocuments",
     "Reranker",
+    "TitledText",
     "causal_conv1d",
     "info_nce",
     "kl_distillation",

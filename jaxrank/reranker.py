@@ -13,7 +13,10 @@ from ckpt_convert.save import save
 from jaxrank.compilation_cache import keep_compilations
 from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
+from jaxrank.progress import track
+from jaxrank.ranking.long_documents import DocumentScorer, LongDocuments, Text, as_text
 from jaxrank.ranking.scoring import Scorer
+from jaxrank.ranking.windows import TitledText
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, TruncationCounts
 
@@ -47,6 +50,7 @@ class Reranker:
         self.text = text
         self._pairs = PairTokenizer(tokenizer, text)
         self._scorers: dict[int, Scorer] = {}
+        self._document_scorers: dict[tuple[LongDocuments, int], DocumentScorer] = {}
 
     @classmethod
     def from_pretrained(
@@ -56,6 +60,7 @@ class Reranker:
         dtype: DType = "float32",
         tokenizer: str | Path | None = None,
         text: TextConfig | None = None,
+        max_length: int | None = None,
         allow_pickle: bool = False,
         base: str | Path | None = None,
     ) -> "Reranker":
@@ -70,16 +75,25 @@ class Reranker:
             dtype: what the network computes in; parameters and scores are float32 anyway.
             tokenizer: where the tokenizer is, if not in `source`.
             text: template and budgets instead of those that the folder names.
+            max_length: longest pair in tokens instead of the one that the folder or `text` names.
             allow_pickle: read pytorch_model.bin where there are no safetensors. Needs PyTorch,
                 which takes tensors from it in a process of its own and runs no code.
             base: the model that adapters change, where it is not the one that they name.
 
         Raises:
-            InputError: no such folder, an unknown kind of model, weights that do not fit, or no
-                score head among them, so that scores would be random.
+            InputError: no such folder, an unknown kind of model, weights that do not fit, no
+                score head among them, so that scores would be random, or a `max_length` beyond the
+                model's positions.
         """
         keep_compilations()
-        loaded = load(source, tokenizer=tokenizer, text=text, allow_pickle=allow_pickle, base=base)
+        loaded = load(
+            source,
+            tokenizer=tokenizer,
+            text=text,
+            max_length=max_length,
+            allow_pickle=allow_pickle,
+            base=base,
+        )
         if loaded.fresh:
             raise InputError(
                 f"{source}: holds no trained score head ({', '.join(loaded.fresh)}); "
@@ -98,52 +112,81 @@ class Reranker:
 
     def predict(
         self,
-        pairs: Sequence[Sequence[str]],
+        pairs: Sequence[Sequence[Text]],
         batch_size: int = 32,
         *,
         show_progress_bar: bool = False,
+        long_documents: LongDocuments | None = None,
     ) -> np.ndarray:
         """Scores of (query, document) pairs, float32 (n,), in their order; higher is more relevant.
 
         Pairs are sorted by length inside, so their order and `batch_size` change no score by more
         than 1e-5 in float32. What did not fit is counted in `truncation`.
 
+        Args:
+            long_documents: how documents are scored that `max_length` would cut, e.g.
+                `LongDocuments("maxp")`. A document may then be a `TitledText`, whose title stands
+                in front of each of its windows. None: the first part alone (FirstP).
+
         Raises:
             ValueError: something that is no pair of texts, by its place.
         """
         if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
             raise ValueError("predict takes a list of pairs; for one pair write predict([pair])")
+        texts: list[tuple[str, Text]] = []
         for index, pair in enumerate(pairs):
-            is_pair = not isinstance(pair, str) and len(pair) == 2
-            if not is_pair or not all(isinstance(text, str) for text in pair):
+            is_pair = not isinstance(pair, str) and len(pair) == 2 and isinstance(pair[0], str)
+            if not is_pair or not isinstance(pair[1], (str, TitledText)):
                 raise ValueError(f"pairs[{index}]: got {pair!r:.80}; (query, document) is needed")
-        if batch_size not in self._scorers:
-            self._scorers[batch_size] = Scorer(
-                self.module,
-                pad_token_id=self._pairs.pad_token_id,
-                max_length=self.text.max_length,
-                batch_size=batch_size,
+            texts.append((str(pair[0]), pair[1]))
+        if long_documents is None or not long_documents.has_windows:
+            short = [(query, as_text(document)) for query, document in texts]
+            return self._score(short, batch_size, show_progress_bar)
+        scores = track(
+            self.document_scorer(long_documents, batch_size).scores(texts),
+            description="scoring",
+            unit="document",
+            enabled=show_progress_bar,
+            total=len(texts),
+        )
+        return np.fromiter(scores, np.float32, len(texts))
+
+    def document_scorer(
+        self, long_documents: LongDocuments | None = None, batch_size: int = 32
+    ) -> DocumentScorer:
+        """What scores any number of documents of any length, one after the other.
+
+        The same object for the same arguments, so that its counts go on, and `predict` uses it too.
+        """
+        key = long_documents or LongDocuments(), batch_size
+        if key not in self._document_scorers:
+            self._document_scorers[key] = DocumentScorer(
+                key[0], self._pairs, lambda pairs: self._score(pairs, batch_size)
             )
-        tokenized = self._pairs.encode([(query, document) for query, document in pairs])
-        return self._scorers[batch_size].score(tokenized, progress=show_progress_bar)
+        return self._document_scorers[key]
 
     def rank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Sequence[Text],
         top_k: int | None = None,
         return_documents: bool = False,
         *,
         batch_size: int = 32,
+        long_documents: LongDocuments | None = None,
     ) -> list[dict[str, Any]]:
         """Documents by falling relevance to one query; ties keep their order.
+
+        Args:
+            long_documents: as for `predict`.
 
         Returns:
             `[{"corpus_id": position in documents, "score": float, "text": only if asked}, ...]`.
         """
         if isinstance(documents, str):
             raise ValueError("documents: got one text; a list of texts is needed")
-        scores = self.predict([(query, document) for document in documents], batch_size)
+        pairs = [(query, document) for document in documents]
+        scores = self.predict(pairs, batch_size, long_documents=long_documents)
         order = np.argsort(-scores, kind="stable")[:top_k]
         rows = order.tolist()
         ranked: list[dict[str, Any]] = [
@@ -156,8 +199,24 @@ class Reranker:
 
     @property
     def truncation(self) -> TruncationCounts:
-        """What has been cut or was empty, over all pairs that this object tokenised."""
+        """What has been cut or was empty, over all pairs that this object tokenised.
+
+        A window of a long document makes a pair of its own.
+        """
         return self._pairs.counts
+
+    def _score(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int, progress: bool = False
+    ) -> np.ndarray:
+        if batch_size not in self._scorers:
+            self._scorers[batch_size] = Scorer(
+                self.module,
+                pad_token_id=self._pairs.pad_token_id,
+                max_length=self.text.max_length,
+                batch_size=batch_size,
+            )
+        tokenized = self._pairs.encode(pairs)
+        return self._scorers[batch_size].score(tokenized, progress=progress)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write a Hugging Face folder that `from_pretrained` reads back to the same bits.

@@ -1,38 +1,34 @@
 """A first stage's run, ordered anew by the scores of a reranker."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
-
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from jaxrank.errors import InputError
 from jaxrank.evaluation.runs import Run, ranking
 from jaxrank.progress import progress_bar
+from jaxrank.ranking.long_documents import Text
 
-ScorePairs = Callable[[Sequence[tuple[str, str]]], np.ndarray]
-
-# Few enough that the bar moves on a CPU too, many enough that sorting by length pays.
-_CHUNK_PAIRS = 512
+ScoreDocuments = Callable[[Iterable[tuple[str, Text]]], Iterator[float]]
+"""(query, document) texts -> their scores, one by one in the same order."""
 
 
 def rerank_run(
     run: Run,
     queries: Mapping[str, str],
-    documents: Mapping[str, str],
-    score_pairs: ScorePairs,
+    documents: Mapping[str, Text],
+    score_documents: ScoreDocuments,
     *,
     depth: int | None = None,
     progress: bool = False,
 ) -> Run:
     """Score the candidates of every query of `run` and return the run of these scores.
 
-    Texts are read and scored some hundred pairs at a time, so memory does not grow with the run.
+    Texts are read when they are asked for, so memory does not grow with them.
 
     Args:
         run: query id -> candidate id -> first-stage score.
         queries: query id -> text.
         documents: document id -> text.
-        score_pairs: (query, document) texts -> scores, float32 (n,).
+        score_documents: asks for some texts ahead and yields the scores; see DocumentScorer.
         depth: candidates kept per query, the best by `run`; None keeps all.
 
     Raises:
@@ -50,16 +46,15 @@ def rerank_run(
                 raise InputError(f"run: document {document!r} is not in the collection")
     total = sum(map(len, candidates.values()))
     reranked: Run = {query: {} for query in candidates}
+    scores = score_documents(
+        (queries[query], documents[document]) for query, document in _pairs(candidates)
+    )
     with progress_bar(description="reranking", unit="pair", enabled=progress, total=total) as bar:
-        for chunk in _chunks(candidates):
-            texts = [(queries[query], documents[document]) for query, document in chunk]
-            for (query, document), score in zip(chunk, score_pairs(texts), strict=True):
-                reranked[query][document] = float(score)
-            bar.update(len(chunk))
+        for (query, document), score in zip(_pairs(candidates), scores, strict=True):
+            reranked[query][document] = score
+            bar.update(1)
     return reranked
 
 
-def _chunks(candidates: Mapping[str, list[str]]) -> Iterator[list[tuple[str, str]]]:
-    pairs = ((query, document) for query, ids in candidates.items() for document in ids)
-    while chunk := list(islice(pairs, _CHUNK_PAIRS)):
-        yield chunk
+def _pairs(candidates: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
+    return ((query, document) for query, ids in candidates.items() for document in ids)

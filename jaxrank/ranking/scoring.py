@@ -20,6 +20,9 @@ from jaxrank.shapes import Array, PyTree
 from jaxrank.text.buckets import bucket_for, length_buckets
 from jaxrank.text.tokenize import TokenizedPair, pad_pairs
 
+ScorePairs = Callable[[Sequence[tuple[str, str]]], np.ndarray]
+"""(query, document) texts -> scores, float32 (n,)."""
+
 
 class Spread(NamedTuple):
     """How batches are spread over many devices; all processes score the same pairs together."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from jaxrank.data.groups import Group, TrainingData
 from jaxrank.errors import InputError
 from jaxrank.progress import progress_bar
-from jaxrank.ranking.reranking import ScorePairs
+from jaxrank.ranking.scoring import ScorePairs
 
 # As in reranking: few enough that the bar moves, many enough that sorting by length pays.
 _CHUNK_PAIRS = 512

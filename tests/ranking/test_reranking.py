@@ -1,13 +1,12 @@
 """Reranking scores every candidate once and names what it cannot find."""
 
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-import numpy as np
 import pytest
 
 from jaxrank.errors import InputError
 from jaxrank.evaluation.runs import Run
-from jaxrank.ranking import reranking
 from jaxrank.ranking.reranking import rerank_run
 
 QUERIES = {"q1": "one", "q2": "three"}
@@ -15,20 +14,33 @@ DOCUMENTS = {"d1": "a", "d2": "bb", "d3": "ccc"}
 RUN: Run = {"q1": {"d1": 3.0, "d2": 2.0, "d3": 1.0}, "q2": {"d3": 1.0, "d2": 1.0, "d1": 1.0}}
 
 
-def score_lengths(pairs: list[tuple[str, str]]) -> np.ndarray:
-    return np.array([len(query) * 10 + len(document) for query, document in pairs], np.float32)
+def score_lengths(pairs: Iterable[tuple[str, str]]) -> Iterator[float]:
+    for query, document in pairs:
+        yield float(len(query) * 10 + len(document))
 
 
-@pytest.mark.parametrize("chunk_pairs", [1, 4, 100])
-def test_every_candidate_gets_the_score_of_its_texts(
-    chunk_pairs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reranking, "_CHUNK_PAIRS", chunk_pairs)
-    reranked = rerank_run(RUN, QUERIES, DOCUMENTS, score_lengths)
-    assert reranked == {
+def test_every_candidate_gets_the_score_of_its_texts() -> None:
+    assert rerank_run(RUN, QUERIES, DOCUMENTS, score_lengths) == {
         "q1": {"d1": 31.0, "d2": 32.0, "d3": 33.0},
         "q2": {"d1": 51.0, "d2": 52.0, "d3": 53.0},
     }
+
+
+def test_texts_are_read_only_when_they_are_asked_for() -> None:
+    read = []
+
+    class Watched(dict[str, str]):
+        def __getitem__(self, name: str) -> str:
+            read.append(name)
+            return super().__getitem__(name)
+
+    def score(pairs: Iterable[tuple[str, str]]) -> Iterator[float]:
+        for number, _ in enumerate(pairs, start=1):
+            assert len(read) <= number + 1  # the check of annotations reads one
+            yield 0.0
+
+    rerank_run(RUN, QUERIES, Watched(DOCUMENTS), score)
+    assert len(read) >= 6
 
 
 def test_depth_keeps_the_best_and_breaks_ties_by_document_id() -> None:

@@ -1,0 +1,1 @@
+"""A reranker over files: a run ordered anew, or training groups with the model's scores."""
