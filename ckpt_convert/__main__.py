@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from jaxrank.command_line import run
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, check_target, read_json
+from jaxrank.files import atomic_open, check_apart, check_target, read_json
 
 # What takes seconds is imported late, since Ctrl-C is met only inside `run`.
 if TYPE_CHECKING:
@@ -81,12 +81,15 @@ def _write(options: argparse.Namespace, loaded: "LoadedModel") -> None:
 
 def _prepare_check(options: argparse.Namespace) -> None:
     """Refuse what would else come to light after minutes."""
+    from ckpt_convert.certificate import FILE_NAME
     from ckpt_convert.parity import check_size
-    from ckpt_convert.weight_files import check_no_adapter
+    from ckpt_convert.weight_files import check_no_adapter, files_of_model
 
     check_no_adapter(Path(options.source))
     if options.json:
         check_target(options.json)
+        model = [path for path in files_of_model(Path(options.source)) if path.name != FILE_NAME]
+        check_apart(options.json, {"SRC": model, "--texts": [options.texts]}, option="--json")
     if options.texts is None and not _EXAMPLES.is_dir():
         raise InputError("--texts: name a collection folder, or a file of `query TAB document`")
     if not options.full:

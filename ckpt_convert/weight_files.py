@@ -30,6 +30,7 @@ MAX_TENSORS = 50_000
 MAX_FILES = 1_000
 MAX_INDEX_BYTES = 16 << 20
 
+_READ_SUFFIXES = (".safetensors", ".bin", ".json", ".txt", ".model")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -99,6 +100,11 @@ class Weights:
 def has_safetensors(folder: Path) -> bool:
     """Whether a model folder holds weights that `open_weights` reads."""
     return (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
+
+
+def files_of_model(folder: Path) -> list[Path]:
+    """What reading a model folder may open: weights, configuration, tokenizer; none of a hub id."""
+    return [path for path in folder.glob("*") if path.suffix in _READ_SUFFIXES]
 
 
 def has_weights(folder: Path) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxrank.ops.conv import causal_conv1d as causal_conv1d
     from jaxrank.ops.selective_scan import selective_scan as selective_scan
     from jaxrank.ops.ssd import ssd as ssd
-    from jaxrank.ranking.long_documents import LongDocuments as LongDocuments
+    from jaxrank.ranking.policies import LongDocuments as LongDocuments
     from jaxrank.ranking.windows import TitledText as TitledText
     from jaxrank.reranker import Reranker as Reranker
     from jaxrank.training.losses import info_nce as info_nce
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Reranker": "jaxrank.reranker",
-    "LongDocuments": "jaxrank.ranking.long_documents",
+    "LongDocuments": "jaxrank.ranking.policies",
     "TitledText": "jaxrank.ranking.windows",
     "selective_scan": "jaxrank.ops.selective_scan",
     "ssd": "jaxrank.ops.ssd",

@@ -40,7 +40,9 @@ def run(main: Callable[[], None]) -> NoReturn:
         _complain(str(stop))
         _exit_at_once(EXIT_STOPPED)
     except KeyboardInterrupt:
-        _complain("interrupted: files written so far are complete")
+        _complain(
+            "interrupted: no unfinished file passes for whole; the same command can be run again"
+        )
         _exit_at_once(EXIT_INTERRUPTED)
     sys.exit(0)
 

@@ -24,10 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the run folders, write the page, say where it is."""
     options = parse(CompareOptions, "jaxrank.compare", argv, first="runs")
     from jaxrank.comparison.page import make_page
-    from jaxrank.comparison.read import read_runs
-    from jaxrank.files import atomic_open, check_target
+    from jaxrank.comparison.read import files_of, read_runs
+    from jaxrank.files import atomic_open, check_apart, check_target
 
     check_target(options.output)
+    check_apart(options.output, {"--runs": files_of(options.runs)})
     page = make_page(read_runs(options.runs, options.baseline), progress=True)
     with atomic_open(options.output) as file:
         file.write(page)

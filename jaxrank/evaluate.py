@@ -6,7 +6,9 @@ from pathlib import Path
 
 from jaxrank.command_line import run
 from jaxrank.data.document_text import DocumentText
+from jaxrank.errors import InputError
 from jaxrank.evaluation.options import AssessmentOptions
+from jaxrank.evaluation.query_values import DOCUMENT_LENGTH
 from jaxrank.options import parse
 
 
@@ -24,9 +26,12 @@ class EvaluateOptions(AssessmentOptions):
 def main(argv: Sequence[str] | None = None) -> None:
     """Read judgements and runs, print the tables, write what was asked for."""
     options = parse(EvaluateOptions, "jaxrank.evaluate", argv)
-    from jaxrank.data.collection import Collection
+    from jaxrank.data.collection import Collection, check_outside
     from jaxrank.evaluation.assessment import assess
 
+    for option, path in options.outputs.items():
+        check_outside(path, options.collection, option=option)
+    _check_document_text(options)
     texts = None
     if options.collection:
         texts = Collection.open(
@@ -36,6 +41,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(assessment.text())
     for path in assessment.write(options):
         print(f"wrote {path}")
+
+
+def _check_document_text(options: EvaluateOptions) -> None:
+    """Refuse a choice of fields that nothing would be read with."""
+    reads = any(what.startswith(DOCUMENT_LENGTH) for what in options.slice_by)
+    if options.document_text is not None and (options.collection is None or not reads):
+        raise InputError(
+            f"document_text: got {options.document_text}; only --slice_by {DOCUMENT_LENGTH} with "
+            "--collection reads documents, which is needed too"
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -15,7 +15,12 @@ from typing import IO, Any
 
 from jaxrank.errors import InputError
 
-_BOM = b"\xef\xbb\xbf"
+Inputs = Mapping[str, Iterable[str | Path | None]]
+"""Option of a command -> files and folders given with it; None for what is not given."""
+
+BOM = b"\xef\xbb\xbf"
+"""The byte-order mark that some tools put before UTF-8 text."""
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -28,16 +33,20 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         InputError: a missing file, a broken gzip, or bytes that are not UTF-8 (with their line).
     """
     for number, line in enumerate(read_raw_lines(path), start=1):
-        if number == 1 and line.startswith(_BOM):
-            line = line[len(_BOM) :]
-        try:
-            text = line.rstrip(b"\r\n").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; "
-                "convert the file, e.g. with iconv"
-            ) from None
-        yield number, text
+        if number == 1:
+            line = line.removeprefix(BOM)
+        yield number, decode_line(line.rstrip(b"\r\n"), f"{path}:{number}")
+
+
+def decode_line(line: bytes, where: str) -> str:
+    """A line's text; bytes that are not UTF-8 are an InputError that begins with `where`."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: byte {error.start + 1} of the line is not UTF-8; convert the file, e.g. "
+            "with iconv"
+        ) from None
 
 
 def read_raw_lines(path: str | Path) -> Iterator[bytes]:
@@ -72,6 +81,8 @@ def parse_json_object(text: str | bytes, *, where: str) -> dict[str, Any]:
     """The JSON object in `text`; anything else is an InputError that begins with `where`."""
     try:
         value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON ({error.msg}, {_place(error)})") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
         raise InputError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
@@ -105,6 +116,33 @@ def check_target(path: str | Path, *, is_folder: bool = False) -> None:
         raise InputError(f"{path}: cannot be written, since {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: cannot be written, since {parent} may not be written to")
+
+
+def check_apart(
+    path: str | Path,
+    inputs: Inputs,
+    *,
+    option: str = "--output",
+    is_folder: bool = False,
+) -> None:
+    """Refuse an output that would take the place of what the command reads, before any work.
+
+    Args:
+        inputs: what it reads; a folder stands for all that is in it.
+        option: that the output is given with.
+        is_folder: whether a folder is to be written, and with it all that is in it.
+
+    Raises:
+        InputError: naming both options.
+    """
+    target = Path(path).resolve()
+    for name, given in inputs.items():
+        for place in (Path(one).resolve() for one in given if one is not None):
+            inner, outer = (place, target) if is_folder else (target, place)
+            if inner.is_relative_to(outer):
+                raise InputError(
+                    f"{path}: is an input of this command ({name}); give {option} another place"
+                )
 
 
 @contextmanager
@@ -186,6 +224,15 @@ def file_digest(path: str | Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _place(error: json.JSONDecodeError) -> str:
+    """Where JSON ends to be valid; a text of one line needs no line, and its end is no new one."""
+    text = error.doc.rstrip()
+    position = min(error.pos, len(text))
+    column = position - text.rfind("\n", 0, position)
+    line = f"line {text.count(chr(10), 0, position) + 1}, " if "\n" in text else ""
+    return f"{line}column {column}"
 
 
 def _open(path: Path, opener: Callable[..., Any]) -> BufferedIOBase:

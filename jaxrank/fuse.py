@@ -31,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the runs, fuse them, write the result."""
     options = parse(FuseOptions, "jaxrank.fuse", argv)
     from jaxrank.evaluation.runs import check_word, read_run, write_run
-    from jaxrank.files import check_target
+    from jaxrank.files import check_apart, check_target
 
     tag = options.method if options.tag is None else options.tag
     check_word(tag, "tag")
     check_target(options.output)
+    check_apart(options.output, {"--runs": options.runs})
     fusion = fuse_runs(
         [read_run(path) for path in options.runs],
         method=options.method,

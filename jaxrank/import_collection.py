@@ -7,6 +7,7 @@ from typing import Literal
 
 from jaxrank.command_line import run
 from jaxrank.data.document_text import DocumentText
+from jaxrank.data.importing.layouts.collection_source import LayoutOption
 from jaxrank.options import parse
 
 
@@ -22,7 +23,7 @@ class ImportOptions:
     commas between."""
     output: Path
     """Collection folder to write: documents/, queries.jsonl, qrels.SPLIT.txt, collection.json."""
-    layout: Literal["auto", "beir", "msmarco-document", "msmarco-passage", "ir-datasets"] = "auto"
+    layout: LayoutOption = "auto"
     """Which files to look for; auto goes by the one that holds the documents."""
     document_text: DocumentText | None = None
     """Which fields become a document's text: body, title-body or url-title-body. Null: the layout's
@@ -30,6 +31,12 @@ class ImportOptions:
     malformed: Literal["refuse", "skip"] = "refuse"
     """What becomes of a document's line that cannot be read: an error that names it, or it is left
     out and counted."""
+    missing_documents: Literal["count", "refuse"] = "count"
+    """What becomes of judgements of documents that are not there: kept and counted, as evaluation
+    wants them, or an error. Either names the first."""
+    verify: bool = False
+    """Compare every byte of the documents with its SHA-256, those of an earlier call too, at about
+    a second for each GB. Without it only their files' sizes are looked at."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.output,
         document_text=options.document_text,
         malformed=options.malformed,
+        missing_documents=options.missing_documents,
+        verify=options.verify,
         progress=True,
     )
     print("\n".join(imported.report.lines()))
@@ -53,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "nothing": f"{options.output}: was complete; nothing to do",
         }[imported.done]
     )
+    if options.verify:
+        print(f"{options.output}: every file is as it was written (SHA-256)")
 
 
 if __name__ == "__main__":

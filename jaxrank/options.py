@@ -3,7 +3,7 @@
 The attribute docstrings of the dataclass are the help text. Values come from YAML layers (`--config
 recipe.yaml --config model.yaml`, later ones win) and from the command line
 (`--optimizer.learning_rate 1e-5`, which wins over both). jsonargparse does the typing; this module
-is the only one that knows it.
+and `option_help` are the only ones that know it.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import difflib
 import json
 import re
 import sys
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 from jaxrank.errors import InputError
+from jaxrank.option_types import in_words
 from jaxrank.yaml_layers import find_required, read_layer, reason_of, without_required
 
 Options = TypeVar("Options")
@@ -27,16 +27,6 @@ Options = TypeVar("Options")
 _REFUSED_VALUE = re.compile(
     r'Parser key "(?P<key>[^"]+)":.*?(?:Got value|Given value): (?P<value>.*)', re.DOTALL
 )
-_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    type(None): "null",
-    tuple: "a list",
-    dict: "keys with values",
-}
 
 
 def parse(
@@ -63,17 +53,16 @@ def parse(
             see yaml_layers) and nothing after it gives.
     """
     # Imported late: it takes 0.2 s, which no importer of `run` should pay.
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentError, set_parsing_settings
+
+    from jaxrank.option_help import make_parser
 
     given = list(sys.argv[1:] if argv is None else argv)
     if first is not None and given and not given[0].startswith("-"):
         given.insert(0, f"--{first}")
     arguments = _check_keys(options, _layers_first(given))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=f"python -m {program}", exit_on_error=False)
-    parser.add_argument(
-        "--config", action="config", help="YAML file; later ones win, other keys win over all."
-    )
+    parser = make_parser(program)
     parser.add_class_arguments(options)
     try:
         values = parser.parse_args(_join_tuples(options, arguments))
@@ -164,7 +153,7 @@ def _check_mapping(options: Any, content: dict[str, Any], *, where: str, prefix:
             _check_mapping(section, value, where=where, prefix=f"{prefix}{key}.")
         elif value is None and type(None) not in typing.get_args(hints[str(key)]):
             # jsonargparse lets null pass for any type.
-            raise InputError(f"{shown}: got null; {_in_words(section)} is needed")
+            raise InputError(f"{shown}: got null; {in_words(section)} is needed")
 
 
 def _check_path(options: Any, path: list[str], *, shown: str) -> None:
@@ -196,18 +185,18 @@ def _check_name(name: str, known: Mapping[str, Any], *, shown: str) -> None:
     raise InputError(f"{shown}: unknown key {name!r}; {advice}")
 
 
-def _tuple_paths(options: Any) -> Iterator[str]:
-    """The dotted names of all fields that are tuples, in sections too."""
+def _tuples(options: Any) -> Iterator[tuple[str, Any]]:
+    """The dotted names of all fields that are tuples, in sections too, and their first members."""
     for name, hint in _sections(options).items():
         if typing.get_origin(hint) is tuple:
-            yield name
+            yield name, typing.get_args(hint)[0]
         elif dataclasses.is_dataclass(hint):
-            yield from (f"{name}.{path}" for path in _tuple_paths(hint))
+            yield from ((f"{name}.{path}", member) for path, member in _tuples(hint))
 
 
 def _join_tuples(options: Any, arguments: Sequence[str]) -> list[str]:
     """`--runs a b` as `--runs ["a", "b"]` for every field that is a tuple."""
-    tuples = {f"--{path}" for path in _tuple_paths(options)}
+    tuples = {f"--{path}": member for path, member in _tuples(options)}
     joined: list[str] = []
     rest = list(arguments)
     while rest:
@@ -217,8 +206,20 @@ def _join_tuples(options: Any, arguments: Sequence[str]) -> list[str]:
             while rest and not rest[0].startswith("--"):
                 values.append(rest.pop(0))
             is_list = len(values) == 1 and values[0].startswith("[")
+            if tuples[joined[-1]] is not str and not is_list:
+                _check_blanks(joined[-1], values)
             joined.append(values[0] if is_list else json.dumps(values))
     return joined
+
+
+def _check_blanks(option: str, values: Sequence[str]) -> None:
+    """Refuse commas between paths or numbers; a file may have one in its name."""
+    for value in values:
+        if "," in value and not Path(value).exists():
+            raise InputError(
+                f"{option.removeprefix('--')}: got {value}; blanks are needed between several, as "
+                f"in {option} {' '.join(value.split(','))}"
+            )
 
 
 def _explain(options: Any, problem: str) -> str:
@@ -234,22 +235,7 @@ def _explain(options: Any, problem: str) -> str:
     hint = typing.get_type_hints(options).get(name)
     if hint is None:
         return _one_line(problem)
-    return f"{match['key']}: got {_one_line(match['value'])}; {_in_words(hint)} is needed"
-
-
-def _in_words(hint: Any) -> str:
-    """A type as a user knows it, e.g. "linear, classification or null"."""
-    *names, last = _choices(hint)
-    return f"{', '.join(names)} or {last}" if names else last
-
-
-def _choices(hint: Any) -> list[str]:
-    origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return [str(member) for member in members]
-    if origin in (typing.Union, types.UnionType):
-        return [choice for member in members for choice in _choices(member)]
-    return [_WORDS.get(origin or hint, str(hint))]
+    return f"{match['key']}: got {_one_line(match['value'])}; {in_words(hint)} is needed"
 
 
 def _one_line(text: str) -> str:

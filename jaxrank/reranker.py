@@ -14,7 +14,8 @@ from jaxrank.compilation_cache import keep_compilations
 from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
 from jaxrank.progress import track
-from jaxrank.ranking.long_documents import DocumentScorer, LongDocuments, Text, as_text
+from jaxrank.ranking.long_documents import DocumentScorer, Text, as_text
+from jaxrank.ranking.policies import LongDocuments
 from jaxrank.ranking.scoring import Scorer
 from jaxrank.ranking.windows import TitledText
 from jaxrank.text.templates import TextConfig

@@ -21,11 +21,9 @@ class SearchOptions:
     output: Path
     """TREC run to write."""
     backend: Literal["bm25", "lucene"] = "bm25"
-    """Engine: bm25 is embedded, indexes in memory and needs nothing else; lucene is Anserini's,
-    keeps its index on disk and is for collections from about a million passages on. It needs
-    `bash scripts/setup.sh pyserini`."""
+    """bm25, in memory, or, for millions, lucene on disk, from `bash scripts/setup.sh pyserini`."""
     index: str | None = None
-    """For lucene: folder of the index, built there if it is not, or name of a prebuilt index, e.g.
+    """For lucene: folder of the index, built if it is not there, or a prebuilt one's name, e.g.
     msmarco-v1-doc-slim, downloaded at first use. Null: lucene-index beside the output."""
     threads: int | None = None
     """For lucene: threads to index and search with. Null: one a core."""
@@ -36,14 +34,13 @@ class SearchOptions:
     depth: int = 100
     """Documents a query gets at most."""
     document_text: DocumentText | None = None
-    """Which of a document's fields are searched: body, title-body or url-title-body. Null: as the
-    collection says."""
+    """Which fields of a document are searched; null takes the collection's own choice."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Index the collection or open its index, search it, write the run."""
     options = parse(SearchOptions, "jaxrank.search", argv)
-    from jaxrank.data.collection import Collection
+    from jaxrank.data.collection import Collection, check_outside
     from jaxrank.files import check_target
     from jaxrank.retrieval.searching import check_options, search_queries
 
@@ -51,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     engine = {name: getattr(options, name) for name in names}
     check_options(**engine)
     check_target(options.output)
+    check_outside(options.output, options.collection)
     collection = Collection.open(
         options.collection, document_text=options.document_text, progress=True
     )
     queries = collection.split_queries(options.split)
     report = search_queries(collection, queries, options.output, **engine, progress=True)
-    print("\n".join(report.lines()))
-    print(f"wrote {options.output}")
+    print("\n".join([*report.lines(), f"wrote {options.output}"]))
 
 
 if __name__ == "__main__":

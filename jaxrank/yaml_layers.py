@@ -47,10 +47,20 @@ def read_layer(path: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise InputError(_explain(path, error)) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: keys with values are needed, got {type(content).__name__}")
     return content
+
+
+def _explain(path: str, error: yaml.YAMLError) -> str:
+    """File, line and problem, without the picture of the line that the parser draws."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"{path}: not valid YAML ({' '.join(str(error).split())})"
+    mark = error.problem_mark
+    context = f"{error.context}, " if error.context else ""
+    where = f"{path}:{mark.line + 1}"
+    return f"{where}: not valid YAML ({context}{error.problem}, column {mark.column + 1})"
 
 
 def reason_of(value: Any) -> str | None:
@@ -117,10 +127,11 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node whose keys are all different."""
-        keys = [key.value for key, _ in node.value]
-        repeated = next((key for key in keys if keys.count(key) > 1), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {repeated!r} is there twice", node.start_mark
-            )
+        seen: list[Any] = []  # no set, since a key may be a list
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            seen.append(key.value)
         return super().construct_mapping(node, deep)

@@ -28,6 +28,7 @@ import torch
 import transformers
 
 from ckpt_convert.load import load
+from jaxrank.files import atomic_open
 from jaxrank.models import mamba
 from jaxrank.models.bert import PRESETS as BERT_PRESETS
 from jaxrank.models.module import RerankerConfig, init_module
@@ -301,8 +302,8 @@ def main() -> None:
             "versions": {name: version(name) for name in packages},
             "results": results,
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

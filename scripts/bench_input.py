@@ -29,7 +29,8 @@ from jaxrank.command_line import run
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import Group, TrainingData, read_training_data
 from jaxrank.data.pipeline import training_batches
-from jaxrank.data.tokens.table import TokenStore, tokenise_groups
+from jaxrank.data.tokens.table import GroupTokens, tokenise_groups
+from jaxrank.files import atomic_open
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, load_tokenizer
 
@@ -84,7 +85,8 @@ def main() -> None:
             f"{line['filled']:.1%} of the batch's places; {line['shapes']}"
         )
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(report, indent=1) + "\n")
 
 
 def read_data(options: argparse.Namespace) -> TrainingData:
@@ -121,7 +123,7 @@ def measure(
     options: argparse.Namespace,
     data: TrainingData,
     tokenizer: PairTokenizer,
-    tokens: TokenStore | None,
+    tokens: GroupTokens | None,
     packing: bool,
     *,
     seed: int,
@@ -166,7 +168,7 @@ def count_batch(batch: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def summarise(
-    kind: tuple[TokenStore | None, bool],
+    kind: tuple[GroupTokens | None, bool],
     rounds: list[dict[str, float]],
     shapes: Counter[int],
 ) -> dict[str, float | str]:

@@ -28,6 +28,7 @@ import numpy as np
 import yaml
 
 from jaxrank.data.collection import Collection
+from jaxrank.files import atomic_open
 
 ROOT = Path(__file__).resolve().parents[1]
 COLLECTION = ROOT / "examples" / "medquad-mini"
@@ -230,7 +231,8 @@ def copy_half(finished: Path, output: Path) -> None:
     shutil.rmtree(newest)
     about = json.loads((output / "run.json").read_text(encoding="utf-8"))
     about["status"] = "running"
-    (output / "run.json").write_text(json.dumps(about), encoding="utf-8")
+    with atomic_open(output / "run.json") as file:
+        json.dump(about, file)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

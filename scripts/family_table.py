@@ -29,6 +29,7 @@ from flax import nnx
 from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.source_config import write_source_config
 from ckpt_convert.torch_oracle import TorchReranker, quiet_transformers
+from jaxrank.files import atomic_open
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig, init_module, parameters
 from jaxrank.text.templates import TextConfig
@@ -159,8 +160,8 @@ def main() -> None:
             "versions": {name: version(name) for name in packages},
             "rows": rows,
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

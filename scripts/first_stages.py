@@ -18,6 +18,7 @@ from jaxrank.command_line import run
 from jaxrank.data.collection import Collection
 from jaxrank.evaluation.measures import evaluate_run
 from jaxrank.evaluation.runs import Run, ranking
+from jaxrank.files import atomic_open
 from jaxrank.retrieval.bm25 import Bm25
 from jaxrank.retrieval.lucene import Lucene
 from jaxrank.retrieval.lucene_index import build_index
@@ -101,7 +102,8 @@ def main() -> None:
     print(f"{len(collection.documents)} documents, {queries} queries, {options.threads} threads\n")
     print(table(rows, queries))
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ from interrupted_run import (
 sys.path.insert(0, str(ROOT))  # the sources beside this script, wherever it is called from
 from damage_checkpoints import damage_everything, fill_disk
 
+from jaxrank.files import atomic_open
+
 EXIT_STOPPED = 75
 
 
@@ -69,7 +71,8 @@ def main() -> None:
     for name, values in report.items():
         print(f"{name}: {json.dumps(values)}")
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(report, indent=1) + "\n")
     parts = [part for part in report.values() if isinstance(part, dict)]
     sys.exit(any(part.get("differences") or part.get("failures") for part in parts))
 

@@ -32,13 +32,13 @@ from jaxrank.evaluation.slices import slice_report, split_at
 from jaxrank.evaluation.text_tables import comparison_table, render_table, slice_table
 from jaxrank.files import atomic_open, check_target
 from jaxrank.progress import track
-from jaxrank.ranking.long_documents import LongDocuments, best_score, summed_probability
+from jaxrank.ranking.long_documents import COMBINATIONS, best_score
+from jaxrank.ranking.policies import LongDocuments
 from jaxrank.reranker import Reranker
 from jaxrank.version import source_state
 
 MEASURE = "nDCG@10"
 POSITION = "words before the relevant passage"
-COMBINATIONS = {"maxp": best_score, "sump": summed_probability}
 
 
 def main() -> None:
@@ -147,7 +147,7 @@ def score_policies(
     runs: dict[str, Run] = {}
     passes = []
     for plan, (reranker, settings) in plans.items():
-        policies = COMBINATIONS if settings.has_windows else {plan: best_score}
+        policies = dict(COMBINATIONS) if settings.has_windows else {plan: best_score}
         for policy in policies:
             runs[policy] = {query: {} for query in candidates}
         pairs = [(query, document) for query in candidates for document in candidates[query]]

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxrank.files import atomic_open
 from jaxrank.models.families import get_family
 from jaxrank.models.lora import LoraConfig, add_lora, count_trained, merge_lora, trained
 from jaxrank.models.module import RerankerConfig, RerankerModule, init_module
@@ -132,7 +133,8 @@ def main() -> None:
         results[f"{preset} merged"] = found = difference(family, preset, options.rank)
         print(f"| {preset} | {found['difference']:.1e} | {found['effect']:.2f} |", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

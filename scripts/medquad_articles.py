@@ -57,6 +57,11 @@ def main() -> None:
     print(f"wrote {options.output}")
 
 
+def article_of(passage_id: str) -> str:
+    """Id of the article that a passage was cut from."""
+    return passage_id.rpartition("-")[0] or passage_id
+
+
 def join_passages(passages: Collection, path: Path) -> tuple[dict[str, Place], list[int]]:
     """Write the articles, and say where each passage is and how many words each article has.
 
@@ -74,7 +79,7 @@ def join_passages(passages: Collection, path: Path) -> tuple[dict[str, Place], l
             texts.clear()
 
         for passage_id, text in passages.documents.items():
-            article_id = passage_id.rpartition("-")[0] or passage_id
+            article_id = article_of(passage_id)
             if texts and article_id != next(reversed(lengths)):
                 finish()
             if not texts and article_id in lengths:
@@ -119,7 +124,7 @@ def judge_articles(
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
-    """Write lines of text."""
+    """Write lines of text into a folder that appears as a whole."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

@@ -28,6 +28,7 @@ from ckpt_convert.architectures import ARCHITECTURES
 from ckpt_convert.load import load
 from ckpt_convert.parity import MOST_PARAMETERS, certify, read_pairs
 from ckpt_convert.source_config import write_source_config
+from jaxrank.files import atomic_open
 from jaxrank.models.families import FAMILIES
 from jaxrank.models.module import RerankerConfig, parameter_shapes
 from jaxrank.text.templates import TextConfig
@@ -135,7 +136,8 @@ def main() -> None:
         print(row(preset, certificate), flush=True)
     if options.json:
         result = {"source": source_state(), "certificates": certificates}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

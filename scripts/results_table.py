@@ -1,10 +1,11 @@
 r"""Builds a table from run folders of the reproduce scripts: RankMamba's Table 3, ours beside it.
 
-    .venv/bin/python scripts/results_table.py runs/rankmamba/lucene/paper/*/ \
+    .venv/bin/python scripts/results_table.py runs/rankmamba/lucene/paper \
         [--output table.md] [--latex table.tex] [--json table.json] [--sets dev dl19 dl20]
 
-Each folder is named for its model and has evaluation/SET.json. `--table` passage, document, longp,
-beir or own gives other sets' measures, to which we have no published figures.
+A run folder is named for its model and has evaluation/SET.json; several may be given, or a folder
+that holds them. `--table` passage, document, longp, beir or own gives other sets' measures, to
+which we have no published figures.
 """
 
 import json
@@ -27,7 +28,7 @@ class TableOptions:
     """Make a table of what models reached, beside what the paper printed."""
 
     folders: tuple[Path, ...]
-    """Run folders, each named for its model."""
+    """Run folders, each named for its model, or a folder that holds them."""
     table: Literal["table3", "passage", "document", "longp", "beir", "own"] = "table3"
     """Which sets and measures: RankMamba's Table 3, a setting of the other paper, or your own."""
     sets: tuple[str, ...] | None = None

@@ -44,7 +44,7 @@ def main() -> None:
         query: {name: scores[name] for name in ranking(scores)[: options.depth]}
         for query, scores in read_run(options.run).items()
     }
-    sample = draw_queries(candidates, options.queries, options.seed)
+    sample = sample_queries(candidates, options.queries, options.seed)
     qrels = collection.qrels(options.split)
     judged = {query: qrels[query] for query in sample}
     runs, counts = {}, {}
@@ -56,6 +56,8 @@ def main() -> None:
             collection.queries,
             collection.documents,
             model.document_scorer().scores,
+            run_name=str(options.run),
+            collection_name=str(options.collection),
             progress=True,
         )
         write_run(options.output / f"{length}.run", runs[f"{length} tokens"], tag=f"cut-{length}")
@@ -83,7 +85,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_queries(candidates: Run, queries: int, seed: int) -> list[str]:
+def sample_queries(candidates: Run, queries: int, seed: int) -> list[str]:
     """Questions of the run by chance."""
     if not 1 <= queries <= len(candidates):
         raise InputError(f"queries: got {queries}; the run has {len(candidates)}")

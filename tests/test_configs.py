@@ -128,14 +128,41 @@ def test_heads_say_where_the_papers_figures_are_in_doubt():
 def test_rankmambas_recipe_is_the_printed_one():
     recipe = read(recipe_layers("rankmamba", "paper", "mamba-370m"))
     assert (recipe.text.template, recipe.text.max_length) == ("paper", 512)
-    assert (recipe.data.negatives, recipe.data.groups_per_batch) == (7, 8)
+    assert recipe.data.negatives == 7
     assert (recipe.loss.name, recipe.model.head) == ("info_nce", "linear")
     optimizer = recipe.optimizer
     assert (optimizer.betas, optimizer.epsilon) == ((0.9, 0.999), 1e-8)
     assert (optimizer.weight_decay, optimizer.warmup_steps) == (0.01, 1000)
-    assert (optimizer.max_grad_norm, optimizer.warmup_fraction) == (None, None)
+    assert optimizer.warmup_fraction is None
     assert (recipe.training.epochs, recipe.training.milestones) == (1, 10)
     assert recipe.dev.measures == ("RR@100", "nDCG@10")
+
+
+def test_what_rankmamba_does_not_print_is_from_its_authors_code_and_marked_so():
+    paper, code = (
+        read(recipe_layers("rankmamba", recipe, "mamba-370m")) for recipe in RECIPES["rankmamba"]
+    )
+    path = CONFIGS / "rankmamba" / "paper.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for section, key, value in (
+        ("data", "groups_per_batch", 8),
+        ("optimizer", "max_grad_norm", None),
+    ):
+        assert getattr(getattr(paper, section), key) == value
+        assert getattr(getattr(code, section), key) == value
+        [line] = [line for line in lines if line.strip().startswith(f"{key}:")]
+        assert line.endswith("  # code")
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.lora])
+def test_a_layer_with_lora_writes_out_all_of_it(name: str):
+    lora = read(recipe_layers("rankmamba", "paper", name)).lora
+    assert (lora.rank, lora.alpha, lora.dropout) == (32, 64.0, 0.1)
+    lines = (CONFIGS / "rankmamba" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert [("code" in line) for line in lines if line.startswith(("  alpha:", "  dropout:"))] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -11,8 +11,10 @@ from jaxrank.errors import InputError
 from jaxrank.files import (
     atomic_folder,
     atomic_open,
+    check_apart,
     check_target,
     file_digest,
+    parse_json_object,
     read_json,
     read_jsonl,
     read_lines,
@@ -60,6 +62,42 @@ def test_a_line_that_is_no_json_object_is_refused_by_line(tmp_path: Path, line: 
     with pytest.raises(InputError, match=r"a\.jsonl:3: ") as caught:
         list(read_jsonl(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"a": 1,\n', "column 9"),
+        ('{"a": 1,  ', "column 9"),
+        ('{"a" 1}', "column 6"),
+        ('{\n"a": 1,\n"b" 2}', "line 3, column 5"),
+        ('{\n"a": 1', "line 2, column 7"),
+    ],
+)
+def test_invalid_json_is_placed_in_what_was_given(text: str, place: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_json_object(text, where="a.jsonl:7")
+    assert str(caught.value).startswith("a.jsonl:7: not valid JSON (")
+    assert str(caught.value).endswith(f", {place})")
+
+
+def test_an_output_is_kept_apart_from_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "index").mkdir()
+    (tmp_path / "link").symlink_to("a.run")
+    inputs = {"--run": [None, Path("a.run")], "--index": ["index"]}
+    for path in ("b.run", "a.run.gz", "indexed", "x/a.run"):
+        check_apart(path, inputs)
+    for path in ("a.run", "./index/../a.run", tmp_path / "a.run", "link"):
+        with pytest.raises(InputError, match=r"is an input of .*\(--run\); give --csv another"):
+            check_apart(path, inputs, option="--csv")
+    with pytest.raises(InputError, match=r"index/x: is an input of this command \(--index\); "):
+        check_apart("index/x", inputs)
+    check_apart("index/x", inputs, is_folder=True)
+    with pytest.raises(InputError, match=r"\(--run\)"):
+        check_apart(tmp_path, inputs, is_folder=True)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     runs: tuple[Path, ...] = ()
     """Several files."""
+    text: Literal["url-title-body", "body"] | None = None
+    """Which of both."""
 
 
 def write_yaml(path: Path, **content: object) -> str:
@@ -75,6 +77,36 @@ def test_attribute_docstrings_are_the_help(capsys: pytest.CaptureFixture[str]) -
     assert "Where the data is." in shown
 
 
+def test_help_names_types_and_choices_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(Outer, "p", ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(required, type: a path)" in shown
+    assert "Which of both. (type: url-title-body, body or null, default: null)" in shown
+    assert "--runs ITEM ... Several files. (type: a list of paths (blanks" in shown
+    assert "default: 0.9 0.999)" in shown
+    assert "--config CONFIG YAML file with values of these options. May be given several" in shown
+    assert not [leak for leak in ("<class", "Optional", "tuple", "[ITEM") if leak in shown]
+
+
+def test_help_breaks_no_choice_at_its_hyphen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width in range(60, 100, 5):
+        monkeypatch.setenv("COLUMNS", str(width))
+        with pytest.raises(SystemExit):
+            parse(Outer, "p", ["--help"])
+        assert "url-title-body" in capsys.readouterr().out
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a,b").touch()
+    assert parse(Outer, "p", ["--runs", "a,b", "--collection", "d"]).runs == (Path("a,b"),)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -84,6 +116,12 @@ def test_attribute_docstrings_are_the_help(capsys: pytest.CaptureFixture[str]) -
         (["--collection", "a", "--inner.learning_rate", "x"], "learning_rate: got x; a number is"),
         (["--collection", "a", "--inner.warmup_steps", "x"], "got x; a whole number or null is"),
         (["--collection", "a", "--inner", "3"], '"inner"'),
+        (
+            ["--runs", "x", "--inner.betas", "1"],
+            r"inner.betas: got .*; a list of 2 numbers \(blanks",
+        ),
+        (["--runs", "a,b"], "runs: got a,b; blanks are needed between several, as in --runs a b$"),
+        (["--inner.betas", "1,2"], "as in --inner.betas 1 2$"),
         ([], "required.*collection"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
@@ -103,8 +141,10 @@ def test_a_misspelt_key_in_a_layer_names_file_and_nearest(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1\nb: 2\n", r"a\.yaml: not valid YAML"),
-        ("collection: a\ncollection: b\n", r"a\.yaml: .*'collection' is there twice.* line 1"),
+        ("a: [1\nb: 2\n", r"a\.yaml:2: not valid YAML \(.*, column 2\)$"),
+        ("a: \x01\n", r"a\.yaml: not valid YAML"),
+        ("? [a, b]\n: 1\n", r"a\.yaml:1: not valid YAML \(.* unhashable key, column 3\)$"),
+        ("collection: a\ncollection: b\n", r"a\.yaml:2: .*'collection' is there twice, column 1\)"),
         ("collection: null\n", r"a\.yaml: collection: got null; a path is needed"),
         ("inner:\n  learning_rate: null\n", r"inner\.learning_rate: got null; a number is needed"),
         ("inner:\n", r"a\.yaml: inner: got null; keys with values are needed"),

@@ -11,7 +11,13 @@ from jaxrank.errors import InputError
 from jaxrank.evaluation.run_names import name_runs
 from jaxrank.files import read_json
 from jaxrank.training.metrics import METRICS_FILE, read_metrics
-from jaxrank.training.per_query import PerQuery, first_stage_file, milestone_file, read_per_query
+from jaxrank.training.per_query import (
+    DEV_FOLDER,
+    PerQuery,
+    first_stage_file,
+    milestone_file,
+    read_per_query,
+)
 
 # Not imported from training.run_folder, which brings JAX: a page about runs needs none.
 RUN_FILE = "run.json"
@@ -86,6 +92,11 @@ class TrainedRun:
             return read_queries(queries_path(Path(folder))) if folder else {}
         except (InputError, OSError):
             return {}
+
+
+def files_of(folders: Sequence[Path]) -> list[Path]:
+    """What is read of run folders."""
+    return [folder / name for folder in folders for name in (RUN_FILE, METRICS_FILE, DEV_FOLDER)]
 
 
 def read_runs(folders: Sequence[Path], baseline: Path | None = None) -> list[TrainedRun]:

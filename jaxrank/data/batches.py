@@ -19,7 +19,7 @@ from jaxrank.data.packing import (
     round_up_rows,
     texts_per_row,
 )
-from jaxrank.data.tokens.table import TokenStore, tokenise_texts
+from jaxrank.data.tokens.table import GroupTokens, tokenise_texts
 from jaxrank.text.buckets import bucket_for
 from jaxrank.text.tokenize import PairTokenizer
 from jaxrank.text.truncation import count_cuts
@@ -75,7 +75,7 @@ class BatchMaker:
     documents: Mapping[str, str]
     tokenizer: PairTokenizer
     shape: BatchShape
-    tokens: TokenStore | None = None
+    tokens: GroupTokens | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """The arrays of a batch."""
@@ -108,7 +108,7 @@ class BatchMaker:
 
     def _find(
         self, samples: Sequence[Sample], candidate_mask: Bool[np.ndarray, "Q C"]
-    ) -> tuple[TokenStore, Int[np.ndarray, "Q C"], Int[np.ndarray, "Q C"]]:
+    ) -> tuple[GroupTokens, Int[np.ndarray, "Q C"], Int[np.ndarray, "Q C"]]:
         """The ids of the texts, and the numbers of each pair's query and document in them."""
         query_ids, document_ids = [], []
         for number, negatives in samples:
@@ -119,7 +119,7 @@ class BatchMaker:
         store = self.tokens
         if store is None:
             unique = [*dict.fromkeys(query_ids)], [*dict.fromkeys(document_ids)]
-            store = TokenStore(
+            store = GroupTokens(
                 tokenise_texts("query", unique[0], self.queries, self.tokenizer),
                 tokenise_texts("document", unique[1], self.documents, self.tokenizer),
             )
@@ -132,7 +132,7 @@ class BatchMaker:
         self,
         arrays: Batch,
         starts: Int[np.ndarray, " n"],
-        store: TokenStore,
+        store: GroupTokens,
         query_rows: Int[np.ndarray, " n"],
         document_rows: Int[np.ndarray, " n"],
     ) -> None:

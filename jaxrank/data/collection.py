@@ -6,6 +6,7 @@ split, `qrels.<split>.txt` (TREC) or `qrels/<split>.tsv` (BEIR). `collection.jso
 documents' text.
 """
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 from jaxrank.data.collection_file import COLLECTION_FILE, read_collection_file
@@ -16,12 +17,18 @@ from jaxrank.data.documents import DEFAULT_DOCUMENT_TEXT, Documents, JsonlDocume
 from jaxrank.data.jsonl_entries import check_entry
 from jaxrank.errors import InputError
 from jaxrank.evaluation.qrels import Qrels, read_qrels
-from jaxrank.files import file_digest, read_jsonl
+from jaxrank.files import check_apart, file_digest, read_jsonl
 
 DOCUMENTS_FOLDER = "documents"
 QUERIES_FILE = "queries.jsonl"
 
 _CORPUS_FILE = "corpus.jsonl"
+
+# What a folder is read by; the last is an import's record.
+_OWN_NAMES = (
+    _CORPUS_FILE, f"{_CORPUS_FILE}.gz", DOCUMENTS_FOLDER, QUERIES_FILE, f"{QUERIES_FILE}.gz",
+    "qrels.*.txt", "qrels", COLLECTION_FILE, "import.json",
+)  # fmt: skip
 
 
 class Collection:
@@ -56,6 +63,11 @@ class Collection:
             InputError: naming what was looked for, or file and line of what cannot be read.
         """
         folder = Path(folder)
+        if not folder.is_dir():
+            found = "a collection folder is needed, this is a file"
+            raise InputError(
+                f"{folder}: {found if folder.exists() else 'no such folder; a collection is one'}"
+            )
         how = document_text or read_collection_file(folder).document_text or DEFAULT_DOCUMENT_TEXT
         documents = _open_documents(folder, how, progress=progress)
         return cls(folder, documents, read_queries(queries_path(folder)))
@@ -73,10 +85,10 @@ class Collection:
         Raises:
             InputError: there is none; the message names what was looked for and the splits there.
         """
-        candidates = (f"qrels.{split}.txt", f"qrels/{split}.tsv")
-        for name in candidates:
-            if (self.folder / name).is_file():
-                return self.folder / name
+        found = find_qrels(self.folder, split)
+        if found is not None:
+            return found
+        candidates = _qrels_names(split)
         there = ", ".join(self.splits) or "none"
         raise InputError(
             f"split {split!r}: {self.folder} holds neither {' nor '.join(candidates)}; "
@@ -109,13 +121,29 @@ class Collection:
 
         Of a document store, that of its manifest, which holds those of its files.
         """
-        paths = [self.folder / _CORPUS_FILE, queries_path(self.folder)]
-        if isinstance(self.documents, DocumentStore):
-            paths[0] = self.folder / DOCUMENTS_FOLDER / MANIFEST_FILE
+        paths = [self._documents_path, queries_path(self.folder)]
         if (self.folder / COLLECTION_FILE).exists():
             paths.append(self.folder / COLLECTION_FILE)
         paths += [*self._qrels_files("txt"), *self._qrels_files("tsv")]
         return {str(path.relative_to(self.folder)): file_digest(path) for path in paths}
+
+    def documents_digest(self) -> str:
+        """SHA-256 of the documents' file, or of their store's manifest.
+
+        It says nothing of which fields are the text.
+        """
+        return file_digest(self._documents_path)
+
+    def queries_digest(self) -> str:
+        """SHA-256 of the queries' file."""
+        return file_digest(queries_path(self.folder))
+
+    @property
+    def _documents_path(self) -> Path:
+        """The file that tells one set of documents from another."""
+        if isinstance(self.documents, DocumentStore):
+            return self.folder / DOCUMENTS_FOLDER / MANIFEST_FILE
+        return self.folder / _CORPUS_FILE
 
     def _qrels_files(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob("qrels.*.txt" if kind == "txt" else "qrels/*.tsv"))
@@ -139,14 +167,57 @@ def _open_documents(folder: Path, document_text: DocumentText, *, progress: bool
     return JsonlDocuments(corpus, document_text=document_text, progress=progress)
 
 
+def check_outside(path: Path, folder: Path | None, *, option: str = "--output") -> None:
+    """Refuse an output under a name that the command's collection is read by.
+
+    Anything else may be written into its folder.
+
+    Args:
+        folder: of the collection; None where there is none.
+        option: that the output is given with.
+
+    Raises:
+        InputError: naming the path.
+    """
+    if folder is None:
+        return
+    own = [folder / name for name in _OWN_NAMES]
+    if any(fnmatch(path.name, name) for name in _OWN_NAMES):
+        own.append(folder / path.name)  # a new split's judgements too
+    # Of those that are there, since a link leads elsewhere.
+    own += [found for name in _OWN_NAMES for found in folder.glob(name)]
+    check_apart(path, {"--collection": own}, option=option)
+
+
+def find_documents(folder: Path) -> Path | None:
+    """A collection folder's document store or corpus.jsonl; None if it has neither."""
+    store, corpus = folder / DOCUMENTS_FOLDER, folder / _CORPUS_FILE
+    return store if store.is_dir() else corpus if corpus.is_file() else None
+
+
+def find_queries(folder: Path) -> Path | None:
+    """A collection folder's queries, plain or gzip; None if there are none."""
+    paths = (folder / QUERIES_FILE, folder / f"{QUERIES_FILE}.gz")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def find_qrels(folder: Path, split: str) -> Path | None:
+    """A split's judgements in a collection folder; None if there are none."""
+    paths = (folder / name for name in _qrels_names(split))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _qrels_names(split: str) -> tuple[str, str]:
+    """Where a split's judgements may be; an import writes the first."""
+    return f"qrels.{split}.txt", f"qrels/{split}.tsv"
+
+
 def queries_path(folder: Path) -> Path:
-    """The queries' file, plain or gzip."""
+    """The queries' file, plain or gzip; where there is none, an InputError says what to do."""
+    found = find_queries(folder)
+    if found is not None:
+        return found
     path = folder / QUERIES_FILE
-    if path.is_file():
-        return path
-    packed = folder / f"{QUERIES_FILE}.gz"
-    if packed.is_file():
-        return packed
     mend = "a collection folder holds it"
     if (folder / DOCUMENTS_FOLDER).is_dir():
         mend = "an import writes it last; run the same import again, which goes on"

@@ -4,21 +4,20 @@ import os
 import weakref
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from jaxrank.data.document_text import DocumentFields, DocumentText, compose
-from jaxrank.data.jsonl_entries import BOM, parse_entry
+from jaxrank.data.hashing import hash_text
+from jaxrank.data.jsonl_entries import parse_entry
 from jaxrank.errors import InputError
+from jaxrank.files import BOM
 from jaxrank.progress import progress_bar
 
 DEFAULT_DOCUMENT_TEXT: DocumentText = "title-body"
 """The text of a document where neither its collection nor the caller says otherwise."""
-
-_FINGERPRINT_BYTES = 8
 
 
 class Documents(Mapping[str, str]):
@@ -26,9 +25,11 @@ class Documents(Mapping[str, str]):
 
     Attributes:
         document_text: which fields become the text.
+        holds_fingerprints: whether `fingerprint` looks them up, or reads the body for each.
     """
 
     document_text: DocumentText
+    holds_fingerprints: ClassVar[bool] = False
 
     @abstractmethod
     def fields(self, document_id: str) -> DocumentFields:
@@ -39,7 +40,7 @@ class Documents(Mapping[str, str]):
 
     def fingerprint(self, document_id: str) -> int:
         """64 bits that are equal where bodies are equal, and else almost surely are not."""
-        return body_fingerprint(self.fields(document_id).body)
+        return hash_text(self.fields(document_id).body)
 
     def iter_fields(self) -> Iterator[tuple[str, DocumentFields]]:
         """Each id with its fields, in the order of the source."""
@@ -72,12 +73,6 @@ class _StreamedValues(ValuesView[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (text for _, text in self._mapping.items())
-
-
-def body_fingerprint(body: str) -> int:
-    """64 bits of BLAKE2b of a body's UTF-8 bytes, as an integer that is not negative."""
-    digest = blake2b(body.encode("utf-8"), digest_size=_FINGERPRINT_BYTES).digest()
-    return int.from_bytes(digest, "little")
 
 
 class JsonlDocuments(Documents):

@@ -10,7 +10,7 @@ from jaxrank.errors import InputError
 from jaxrank.files import read_jsonl
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """One query with a relevant document and documents to tell it from."""
 
@@ -57,7 +57,7 @@ def read_group_lines(
         raise InputError(f"{path}: no groups")
 
 
-def check_id(line: Mapping[str, Any], key: str, where: str) -> str:
+def read_id(line: Mapping[str, Any], key: str, where: str) -> str:
     """The id that a line has under `key`; InputError where it is none."""
     value = line[key]
     if not isinstance(value, str) or not value:
@@ -65,7 +65,7 @@ def check_id(line: Mapping[str, Any], key: str, where: str) -> str:
     return value
 
 
-def check_text(line: Mapping[str, Any], key: str, where: str) -> str:
+def read_text(line: Mapping[str, Any], key: str, where: str) -> str:
     """The text that a line has under `key`; InputError where it is none."""
     value = line[key]
     if not isinstance(value, str):

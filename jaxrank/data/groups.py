@@ -14,15 +14,16 @@ All may carry the scores of a teacher, and groups by ids graded labels, which so
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from sys import intern
 from typing import IO, Any, Literal
 
 from jaxrank.data.group_lines import (
     Group,
     TrainingData,
-    check_id,
     check_size,
     check_strings,
     read_group_lines,
+    read_id,
 )
 from jaxrank.data.group_targets import LABEL_KEYS, SCORE_KEYS, read_labels, read_scores
 from jaxrank.data.text_groups import (
@@ -73,8 +74,8 @@ def read_groups(
     """
     groups = []
     for where, line in read_group_lines(path, _ID_KEYS, {*LABEL_KEYS, *SCORE_KEYS}):
-        query_id = check_id(line, "query_id", where)
-        positive_id = check_id(line, "positive_id", where)
+        query_id = read_id(line, "query_id", where)
+        positive_id = read_id(line, "positive_id", where)
         negative_ids = line["negative_ids"]
         check_strings(negative_ids, "negative_ids", where)
         check_size(len(negative_ids), min_negatives, where)
@@ -86,8 +87,13 @@ def read_groups(
         ):
             unknown = [name for name in ids if known is not None and name not in known]
             if unknown:
-                raise InputError(f"{where}: {kind} {unknown[0]!r} is not in the collection")
+                raise InputError(
+                    f"{where}: {kind} {unknown[0]!r} is not in the collection; give the one that "
+                    "the groups were made from"
+                )
         targets = read_labels(line, where), read_scores(line, where)
+        # A million groups name the same queries and documents again and again: one string each.
+        query_id, positive_id, *negative_ids = map(intern, (query_id, positive_id, *negative_ids))
         groups.append(Group(query_id, positive_id, tuple(negative_ids), *targets))
     return groups
 

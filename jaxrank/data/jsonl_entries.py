@@ -3,9 +3,7 @@
 from typing import Any
 
 from jaxrank.errors import InputError
-from jaxrank.files import parse_json_object
-
-BOM = b"\xef\xbb\xbf"
+from jaxrank.files import BOM, decode_line, parse_json_object
 
 _NEEDED_KEYS = ("_id", "text")
 _OPTIONAL_KEYS = ("title", "url")
@@ -18,14 +16,7 @@ def parse_entry(line: bytes, where: str) -> dict[str, Any]:
         InputError: beginning with `where`: bytes that are not UTF-8, and whatever `check_entry`
             raises.
     """
-    try:
-        text = line.removeprefix(BOM).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: byte {error.start + 1} of the line is not UTF-8; convert the file, e.g. "
-            "with iconv"
-        ) from None
-    entry = parse_json_object(text, where=where)
+    entry = parse_json_object(decode_line(line.removeprefix(BOM), where), where=where)
     check_entry(entry, where)
     return entry
 

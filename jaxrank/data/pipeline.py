@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrank.data.batches import BatchMaker, BatchShape, Sample
 from jaxrank.data.groups import Group, Targets
-from jaxrank.data.tokens.table import TokenStore
+from jaxrank.data.tokens.table import GroupTokens
 from jaxrank.errors import InputError
 from jaxrank.text.buckets import bucket_for, length_buckets
 from jaxrank.text.tokenize import PairTokenizer
@@ -32,7 +32,7 @@ def training_batches(
     targets: Targets | None = None,
     packing: bool = False,
     accumulation: int = 1,
-    tokens: TokenStore | None = None,
+    tokens: GroupTokens | None = None,
     shard: tuple[int, int] = (0, 1),
     rows_multiple: int = 1,
     buckets: Sequence[int] | None = None,

@@ -18,11 +18,11 @@ from jaxrank.data.documents import DEFAULT_DOCUMENT_TEXT
 from jaxrank.data.group_lines import (
     Group,
     TrainingData,
-    check_id,
     check_size,
     check_strings,
-    check_text,
     read_group_lines,
+    read_id,
+    read_text,
 )
 from jaxrank.data.group_targets import TEXT_SCORE_KEYS, read_passage_scores, read_text_scores
 from jaxrank.errors import InputError
@@ -59,7 +59,7 @@ def read_text_groups(path: str | Path, *, min_negatives: int = 1) -> TrainingDat
     groups, queries = [], {}
     names: dict[str, str] = {}
     for where, line in read_group_lines(path, _TEXT_KEYS, {*_IGNORED_TEXT_KEYS, *TEXT_SCORE_KEYS}):
-        check_text(line, "query", where)
+        read_text(line, "query", where)
         for key in ("pos", "neg"):
             check_strings(line[key], key, where)
         if not line["pos"]:
@@ -93,8 +93,8 @@ def read_tevatron_groups(path: str | Path, *, min_negatives: int = 1) -> Trainin
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     for where, line in read_group_lines(path, _TEVATRON_KEYS, _IGNORED_TEVATRON_KEYS):
-        query_id = check_id(line, "query_id", where)
-        _keep(queries, query_id, check_text(line, "query", where), f"{where}: query")
+        query_id = read_id(line, "query_id", where)
+        _keep(queries, query_id, read_text(line, "query", where), f"{where}: query")
         for key in PASSAGE_LISTS:
             _check_passages(line[key], key, where)
         positives, negatives = (passages_by_id(line[key]) for key in PASSAGE_LISTS)
@@ -141,10 +141,10 @@ def _check_passages(value: Any, key: str, where: str) -> None:
             found = f"lacks {', '.join(sorted(missing))}" if missing else ""
             found = found or f"has an unknown key, {', '.join(sorted(unknown))}"
             raise InputError(f"{at}: {found}; its keys are docid, title, text")
-        check_id(passage, "docid", at)
-        check_text(passage, "text", at)
+        read_id(passage, "docid", at)
+        read_text(passage, "text", at)
         if passage.get("title") is not None:
-            check_text(passage, "title", at)
+            read_text(passage, "title", at)
 
 
 def _keep(texts: dict[str, str], name: str, text: str, what: str) -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 from jaxrank.errors import InputError
 from jaxrank.evaluation.csv_rows import csv_text
 from jaxrank.evaluation.latex import latex_rows
-from jaxrank.evaluation.measures import Evaluation, evaluate_run, parse_measures, split_measures
+from jaxrank.evaluation.measures import Evaluation, parse_measures, split_measures
 from jaxrank.evaluation.options import AssessmentOptions
 from jaxrank.evaluation.qrels import Qrels, read_qrels
-from jaxrank.evaluation.query_values import Texts, values_for
+from jaxrank.evaluation.query_values import Texts, files_of, values_for
 from jaxrank.evaluation.report import Report, compare, evaluate_named, remarks_on
 from jaxrank.evaluation.run_names import name_runs
-from jaxrank.evaluation.runs import iter_run, read_run
+from jaxrank.evaluation.runs import SeparatedQueryError, iter_run, read_run
 from jaxrank.evaluation.slices import Slicing, slice_report
 from jaxrank.evaluation.text_tables import comparison_table, slice_table
 from jaxrank.evaluation.tracks import TRACKS, TrackName, track_notes
-from jaxrank.files import atomic_open, check_target
+from jaxrank.files import atomic_open, check_apart, check_target
 from jaxrank.progress import track as progress_over
 
 DEFAULT_MEASURES = "RR@10 nDCG@10 R@50"
@@ -87,7 +87,7 @@ def assess(
         InputError: files that cannot be read as what they are, or written where they shall; unknown
             measures, both measures and a track, a slicing without its texts.
     """
-    _check_outputs([options.json, options.csv, options.latex, options.per_query])
+    _check_outputs(options)
     names = name_runs(options.runs, options.baseline)
     measures = _measures(options)
     parse_measures(measures)  # first, since an unknown one is no fault of a file
@@ -108,11 +108,17 @@ def assess(
     )
 
 
-def _check_outputs(paths: Sequence[Path | None]) -> None:
-    outputs = [path for path in paths if path is not None]
-    for path in outputs:
+def _check_outputs(options: AssessmentOptions) -> None:
+    inputs = {
+        "--qrels": [options.qrels],
+        "--runs": options.runs,
+        "--slice_by": [path for what in options.slice_by for path in files_of(what)],
+    }
+    paths = list(options.outputs.values())
+    for option, path in options.outputs.items():
         check_target(path)
-        if outputs.count(path) > 1:
+        check_apart(path, inputs, option=option)
+        if paths.count(path) > 1:
             raise InputError(f"{path}: two outputs are to be written here; give each its own file")
 
 
@@ -138,11 +144,12 @@ class _Reader:
 
     def evaluate(self, name: str, path: Path) -> Evaluation:
         try:
-            return evaluate_run(self.qrels, self._kept(name, iter_run(path)), self.measures)
-        except InputError:
-            # A query whose lines stand apart needs the whole run at once; other faults come again.
-            run = read_run(path)
-        return evaluate_named(name, self.qrels, self._kept(name, run.items()), self.measures)
+            return self._evaluate(name, iter_run(path))
+        except SeparatedQueryError:
+            return self._evaluate(name, read_run(path).items())
+
+    def _evaluate(self, name: str, run: Iterable[tuple[str, dict[str, float]]]) -> Evaluation:
+        return evaluate_named(name, self.qrels, self._kept(name, run), self.measures)
 
     def notes(self) -> list[str]:
         return [

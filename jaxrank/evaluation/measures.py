@@ -11,6 +11,7 @@ trec_eval. A binary measure counts grades >= 1 as relevant; TREC DL passage need
 import ast
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +27,7 @@ from jaxrank.evaluation.runs import Run, ranking
 _MEASURE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?(?:@(?P<cutoff>[0-9.]+))?")
 # trec_eval's code turns a cutoff that its integers cannot hold into another one.
 _LARGEST_CUTOFF = 10**9
+_CUTOFF_NEEDED = f"the cutoff must be a whole number from 1 to {_LARGEST_CUTOFF:,}"
 # Queries evaluated at a time: few enough for 1,000 documents a query, many enough for speed.
 _CHUNK_QUERIES = 512
 # Blanks and commas between measures, but not those inside the brackets of one.
@@ -33,6 +35,10 @@ _SEPARATOR = re.compile(r"[\s,]+(?![^()]*\))")
 
 Results = Run | Iterable[tuple[str, dict[str, float]]]
 """A run, or its queries one by one, as `iter_run` yields them."""
+
+
+class NoSharedQueryError(InputError):
+    """A run and judgements of different queries; the message names neither's file."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Evaluation:
         missing_queries: queries of the qrels that the run lacks; each counts 0.
         unjudged_queries: queries of the run that the qrels lack; they are left out.
         depth: documents that the longest of the run's judged queries has.
+        is_cut_off: whether all of them, two at least, have as many, as where a run was cut off.
     """
 
     per_query: dict[str, dict[str, float]]
@@ -53,6 +60,7 @@ class Evaluation:
     missing_queries: tuple[str, ...]
     unjudged_queries: tuple[str, ...]
     depth: int
+    is_cut_off: bool
 
     def restricted_to(self, queries: Collection[str]) -> "Evaluation":
         """The evaluation over some of the queries, e.g. those of a slice."""
@@ -69,6 +77,7 @@ class Evaluation:
             missing_queries=tuple(query for query in kept if query in missing),
             unjudged_queries=(),
             depth=self.depth,
+            is_cut_off=self.is_cut_off,
         )
 
 
@@ -88,13 +97,14 @@ def evaluate_run(qrels: Qrels, run: Results, measures: Sequence[str]) -> Evaluat
         measures: names as in "RR@10".
 
     Raises:
-        InputError: an unknown measure, or a run that shares no query with the qrels.
+        InputError: an unknown measure, or reading the run's file.
+        NoSharedQueryError: the run shares no query with the qrels.
     """
     parsed = parse_measures(measures)
     per_query = {str(measure): dict.fromkeys(qrels, 0.0) for measure in parsed}
     judged: set[str] = set()
     unjudged: list[str] = []
-    depth = 0
+    depths: Counter[int] = Counter()
     for chunk in _chunks(run.items() if isinstance(run, dict) else run):
         unjudged += [query for query in chunk if query not in qrels]
         untied = {query: _untied(scores) for query, scores in chunk.items() if query in qrels}
@@ -102,9 +112,9 @@ def evaluate_run(qrels: Qrels, run: Results, measures: Sequence[str]) -> Evaluat
         for value in _calculate(parsed, judgements, untied):
             per_query[str(value.measure)][value.query_id] = float(value.value)
         judged.update(untied)
-        depth = max(depth, *map(len, untied.values()), 0)
+        depths.update(map(len, untied.values()))
     if not judged:
-        raise InputError(
+        raise NoSharedQueryError(
             f"the run and the qrels share no query (run: {_some(unjudged)}; "
             f"qrels: {_some(qrels)}); are they of the same split?"
         )
@@ -119,7 +129,8 @@ def evaluate_run(qrels: Qrels, run: Results, measures: Sequence[str]) -> Evaluat
         means={str(measure): _aggregate(measure, per_query[str(measure)]) for measure in parsed},
         missing_queries=missing,
         unjudged_queries=tuple(unjudged),
-        depth=depth,
+        depth=max(depths),
+        is_cut_off=len(depths) == 1 and len(judged) > 1,
     )
 
 
@@ -138,17 +149,20 @@ def _parse_measure(text: str) -> ir_measures.Measure:
     # ir_measures.parse_measure uses parts of `ast` that Python 3.12 deprecates and 3.14 lacks.
     match = _MEASURE.fullmatch(text)
     if match is None:
-        raise InputError(f"measure {text!r}: not of the form Name(key=value)@cutoff")
+        is_cutoff = _MEASURE.fullmatch(text.rpartition("@")[0]) and text.count("@") == 1
+        fault = _CUTOFF_NEEDED if is_cutoff else "not of the form Name(key=value)@cutoff"
+        raise InputError(f"measure {text!r}: {fault}")
     known = ir_measures.measures.registry
     if match["name"] not in known:
-        raise InputError(f"measure {text!r}: unknown; {_advice(match['name'])}")
+        raise InputError(f"measure {text!r}: unknown; {_advice(match)}")
     measure = known[match["name"]]
     try:
         keywords = _parse_arguments(match["arguments"] or "")
         if match["cutoff"]:
             keywords[measure.AT_PARAM] = ast.literal_eval(match["cutoff"])
-        if not 1 <= keywords.get("cutoff", 1) <= _LARGEST_CUTOFF:
-            raise ValueError(f"the cutoff must be from 1 to {_LARGEST_CUTOFF:,}")
+        given = keywords.get("cutoff", 1)
+        if not isinstance(given, int) or not 1 <= given <= _LARGEST_CUTOFF:
+            raise ValueError(_CUTOFF_NEEDED)
         if keywords.get("rel", 1) < 1:  # trec_eval's code refuses it as late as in the computation
             raise ValueError("rel, the lowest grade that is relevant, must be 1 or more")
         measure = measure(**keywords)
@@ -168,13 +182,15 @@ def _parse_arguments(text: str) -> dict[str, Any]:
     return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
 
 
-def _advice(name: str) -> str:
+def _advice(unknown: re.Match[str]) -> str:
     # Aliases such as NDCG come first, so that the proper name wins where both differ in case only.
     known = sorted(ir_measures.measures.registry.items(), key=lambda item: item[0] == item[1].NAME)
     by_lower_case = {name.lower(): measure.NAME for name, measure in known}
+    name = unknown["name"]
     nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     if nearest:
-        return f"did you mean {by_lower_case[nearest[0]]!r}?"
+        rest = unknown.string[len(name) :]  # parameters and cutoff, as they were given
+        return f"did you mean {by_lower_case[nearest[0]] + rest!r}?"
     return "known are, among others, RR, nDCG, AP, P, R and Success"
 
 

@@ -36,3 +36,10 @@ class AssessmentOptions:
     """Also compare on parts of the queries: by query_length, by document_length (of the relevant
     ones; both in words), or by TSV files "query<tab>number". Quarters; "query_length:5,9" begins
     slices at 5 and 9."""
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """Option -> file to write, of those that are asked for."""
+        names = ("json", "csv", "latex", "per_query")
+        paths = {f"--{name}": getattr(self, name) for name in names}
+        return {option: path for option, path in paths.items() if path is not None}

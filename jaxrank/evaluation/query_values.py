@@ -1,9 +1,8 @@
 """A number for each query, by which queries are sorted into slices."""
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +13,7 @@ from jaxrank.files import read_lines
 QUERY_LENGTH = "query_length"
 DOCUMENT_LENGTH = "document_length"
 
-_EDGES = re.compile(r"(?P<what>.+):(?P<edges>[0-9.,+eE-]+)")
+_EXAMPLE = f"{QUERY_LENGTH}:5,9"
 _NUM_COLUMNS = 2
 
 
@@ -53,21 +52,22 @@ def values_for(what: str, qrels: Qrels, texts: Texts | None) -> tuple[QueryValue
         what: query_length, document_length or a TSV file; ":3,5" behind it gives edges.
 
     Raises:
-        InputError: a length without a collection, or what `read_values` raises.
+        InputError: neither of them, edges that are no numbers, a length without a collection, or
+            what `read_values` raises.
     """
-    match = _EDGES.fullmatch(what)
-    name = match["what"] if match else what
-    edges = _parse_edges(match["edges"], what) if match else []
+    name, edges = _split_edges(what)
     if name not in (QUERY_LENGTH, DOCUMENT_LENGTH):
-        if not Path(name).is_file():
-            raise InputError(
-                f"slice_by: {name!r} is neither {QUERY_LENGTH} nor {DOCUMENT_LENGTH} nor a file"
-            )
-        return read_values(Path(name)), edges
+        return _with_count_of_unjudged(read_values(Path(name)), qrels), edges
     if texts is None:
         raise InputError(f"slice_by: {name} needs texts; give their folder with --collection")
     found = query_lengths if name == QUERY_LENGTH else document_lengths
     return found(qrels, texts), edges
+
+
+def files_of(what: str) -> list[Path]:
+    """The file that an item of --slice_by names, if it names one."""
+    paths = (Path(name) for name in (what, what.rpartition(":")[0]))
+    return [path for path in paths if path.is_file()]
 
 
 def query_lengths(qrels: Qrels, texts: Texts) -> QueryValues:
@@ -118,16 +118,50 @@ def read_values(path: Path) -> QueryValues:
     return QueryValues(path.name.removesuffix(".tsv"), values)
 
 
-def _parse_edges(text: str, what: str) -> list[float]:
-    return [_number(edge, f"slice_by {what}: edges") for edge in text.split(",")]
+def _split_edges(what: str) -> tuple[str, list[float]]:
+    """A name of values and the edges behind it."""
+    if _is_name(what):
+        return what, []
+    name, _, edges = what.rpartition(":")
+    if not _is_name(name):
+        raise InputError(
+            f"slice_by: {what!r} is neither {QUERY_LENGTH} nor {DOCUMENT_LENGTH} nor a TSV file, "
+            f"nor one of them with edges as in {_EXAMPLE}"
+        )
+    numbers = []
+    for edge in edges.split(","):
+        number = _parse_finite(edge)
+        if number is None:
+            raise InputError(
+                f"slice_by: {what!r}: edges are numbers, e.g. {_EXAMPLE}; got {edge!r}"
+            )
+        numbers.append(number)
+    return name, numbers
+
+
+def _is_name(text: str) -> bool:
+    return text in (QUERY_LENGTH, DOCUMENT_LENGTH) or Path(text).is_file()
+
+
+def _with_count_of_unjudged(values: QueryValues, qrels: Qrels) -> QueryValues:
+    unjudged = sum(query not in qrels for query in values.values)
+    remark = (
+        f"{values.name}: {unjudged} of its {len(values.values)} queries are not in the judgements"
+    )
+    return replace(values, remarks=(remark,)) if unjudged else values
 
 
 def _number(text: str, where: str) -> float:
+    value = _parse_finite(text)
+    if value is None:
+        raise InputError(f"{where}: got {text!r}; a finite number is needed")
+    return value
+
+
+def _parse_finite(text: str) -> float | None:
     try:
         # Python alone reads "1_000" as a number.
         value = math.nan if "_" in text else float(text)
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: got {text!r}; a finite number is needed")
-    return value
+        return None
+    return value if math.isfinite(value) else None

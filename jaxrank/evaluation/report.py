@@ -9,6 +9,7 @@ from jaxrank.errors import InputError
 from jaxrank.evaluation.correction import Correction, correct
 from jaxrank.evaluation.measures import (
     Evaluation,
+    NoSharedQueryError,
     Results,
     cutoff,
     evaluate_run,
@@ -69,11 +70,15 @@ class Report:
                 )
             if count := len(evaluation.unjudged_queries):
                 notes.append(f"{name}: {count} queries have no judgements and are left out")
-            notes += [
-                f"{name}: at most {evaluation.depth} documents a query, so {measure} sees no more"
+            deeper = [
+                measure
                 for measure in self.measures
                 if measure.startswith(("R@", "R(")) and evaluation.depth < cutoff(measure)
             ]
+            if evaluation.is_cut_off and deeper:
+                *others, last = deeper
+                seeing = f"{', '.join(others)} and {last} see" if others else f"{last} sees"
+                notes.append(f"{name}: {evaluation.depth} documents a query, so {seeing} no more")
         if len(self.tests) > 1:
             family = f"over the {len(self.tests)} comparisons of each measure"
             notes.append(
@@ -183,10 +188,13 @@ def correct_together(reports: Sequence[Report], correction: Correction) -> list[
 
 
 def evaluate_named(name: str, qrels: Qrels, run: Results, measures: Sequence[str]) -> Evaluation:
-    """`evaluate_run` with the run's name in its messages."""
+    """`evaluate_run` with the run's name where no query is shared.
+
+    Other messages stay: those of reading the run name its file and line.
+    """
     try:
         return evaluate_run(qrels, run, measures)
-    except InputError as error:
+    except NoSharedQueryError as error:
         raise InputError(f"run {name}: {error}") from None
 
 

@@ -12,8 +12,11 @@ def name_runs(paths: Sequence[Path], baseline: Path | None = None) -> dict[str, 
     Raises:
         InputError: no path, one path twice, or a baseline that is not among them.
     """
-    if not paths or len(set(paths)) < len(paths):
-        raise InputError(f"runs: {len(paths)} given; at least one is needed, and none twice")
+    if not paths:
+        raise InputError("runs: none given; name at least one")
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(f"runs: {twice} is given twice; name each once")
     if baseline is not None and baseline not in paths:
         raise InputError(
             f"baseline: {baseline} is not among the runs; name one of {', '.join(map(str, paths))}"

@@ -22,6 +22,10 @@ Run = dict[str, dict[str, float]]
 _NUM_COLUMNS = 6
 
 
+class SeparatedQueryError(InputError):
+    """A query of a run whose lines stand apart: `read_run` reads them, `iter_run` cannot."""
+
+
 def ranking(scores: dict[str, float]) -> list[str]:
     """Document ids of one query, best first: by falling score, equal scores by rising id."""
     return sorted(scores, key=lambda document_id: (-scores[document_id], document_id))
@@ -47,14 +51,15 @@ def iter_run(path: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
     lines of a query must stand together, as in every run that a tool writes.
 
     Raises:
-        InputError: what `read_run` raises, and a query that comes again after another one.
+        InputError: what `read_run` raises.
+        SeparatedQueryError: a query that comes again after another one.
     """
     seen: set[str] = set()
     current, scores = "", dict[str, float]()
     for where, query_id, document_id, score in _read_results(path):
         if query_id != current:
             if query_id in seen:
-                raise InputError(
+                raise SeparatedQueryError(
                     f"{where}: query {query_id!r} comes again after others; its lines are needed "
                     f"together: sort -s -k1,1 {path} > SORTED (a gzip file by way of zcat)"
                 )

@@ -46,12 +46,16 @@ class Fusion:
     partial_documents: int
 
     def lines(self) -> list[str]:
-        """The counts in words."""
-        return [
-            f"{self.num_queries} queries, {self.partial_queries} of them not in all runs; "
-            f"{self.num_documents} documents for them, {self.partial_documents} of these not in "
-            "all runs that have the query"
-        ]
+        """The counts in words; what only some runs have where there is some."""
+        lines = [f"{self.num_queries} queries, {self.num_documents} documents for them"]
+        if self.partial_queries:
+            lines.append(f"{self.partial_queries} queries are in some of the runs only")
+        if self.partial_documents:
+            lines.append(
+                f"{self.partial_documents} documents are in some only of the runs that have their "
+                "query"
+            )
+        return lines
 
 
 def fuse_runs(

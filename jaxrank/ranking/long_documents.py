@@ -20,9 +20,7 @@ would count windows, and plain scores, where negative, would count length agains
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -30,11 +28,11 @@ from jaxtyping import Float
 from jaxrank.data.document_text import compose
 from jaxrank.data.documents import Documents
 from jaxrank.errors import InputError
+from jaxrank.ranking.policies import LongDocuments, Policy
 from jaxrank.ranking.scoring import ScorePairs
 from jaxrank.ranking.windows import TitledText, WindowCounts, WindowCutter
 from jaxrank.text.tokenize import PairTokenizer
 
-Policy = Literal["firstp", "maxp", "sump", "longp"]
 Text = str | TitledText
 
 # Few enough that a bar moves on a CPU too, many enough that sorting by length pays.
@@ -59,45 +57,19 @@ def summed_probability(scores: Float[np.ndarray, " windows"]) -> float:
     return float(np.logaddexp.reduce(scores.astype(np.float64)))
 
 
-_COMBINATIONS: Mapping[Policy, Callable[[np.ndarray], float]] = {
+COMBINATIONS: Mapping[Policy, Callable[[np.ndarray], float]] = {
     "maxp": best_score,
     "sump": summed_probability,
 }
-
-
-@dataclass(frozen=True)
-class LongDocuments:
-    """How documents are scored that are longer than the model reads at once."""
-
-    policy: Policy = "firstp"
-    """One pass (firstp and longp, which differ in the model's max_length only) or windows."""
-    window: int | None = None
-    """Tokens of a window, with its title and the template's words for a document (`document: `).
-    Null: what the template gives a document; max_length - 50 where that depends on the query."""
-    stride: int | None = None
-    """Tokens from the beginning of a window to that of the next one. Null: half a window."""
-
-    def __post_init__(self) -> None:
-        if self.has_windows:
-            return
-        for name in ("window", "stride"):
-            if getattr(self, name) is not None:
-                raise InputError(
-                    f"{name}: got {getattr(self, name)} with long_documents {self.policy}, which "
-                    "has no windows; leave it out, or take maxp or sump"
-                )
-
-    @property
-    def has_windows(self) -> bool:
-        """Whether a document is scored in several parts."""
-        return self.policy in _COMBINATIONS
+"""Policies with windows -> what makes one score of the windows'."""
 
 
 class DocumentScorer:
     """Scores documents of any length, by the policy, with what scores pairs of texts.
 
-    Windows are scored some hundred at a time, those of several pairs together, so memory grows
-    neither with the number of pairs nor with the length of a document.
+    Texts are scored some hundred at a time, those of several pairs together, so memory does not
+    grow with the number of pairs. It does with the length of a document: all its windows are cut at
+    once, overlaps included, and the cutter remembers where it has cut the latest documents.
 
     Args:
         settings: the policy, and its windows.
@@ -111,7 +83,7 @@ class DocumentScorer:
         self._cutter = None
         if settings.has_windows:
             self._cutter = WindowCutter(tokenizer, window=settings.window, stride=settings.stride)
-        self._combine = _COMBINATIONS.get(settings.policy, best_score)
+        self._combine = COMBINATIONS.get(settings.policy, best_score)
         self._score_pairs = score_pairs
 
     @property

@@ -18,6 +18,8 @@ def rerank_run(
     score_documents: ScoreDocuments,
     *,
     depth: int | None = None,
+    run_name: str = "run",
+    collection_name: str = "the collection",
     progress: bool = False,
 ) -> Run:
     """Score the candidates of every query of `run` and return the run of these scores.
@@ -30,6 +32,7 @@ def rerank_run(
         documents: document id -> text.
         score_documents: asks for some texts ahead and yields the scores; see DocumentScorer.
         depth: candidates kept per query, the best by `run`; None keeps all.
+        run_name, collection_name: what messages call them, e.g. their paths.
 
     Raises:
         InputError: depth is below 1, or the run names a query or a document whose text is not
@@ -38,12 +41,18 @@ def rerank_run(
     if depth is not None and depth < 1:
         raise InputError(f"depth: got {depth}; at least 1 is needed")
     candidates = {query: ranking(scores)[:depth] for query, scores in run.items()}
+    mend = "give the collection that the run was made from"
     for query, ids in candidates.items():
         if query not in queries:
-            raise InputError(f"run: query {query!r} is not among the collection's queries")
+            raise InputError(
+                f"{run_name}: query {query!r} is not among the queries of {collection_name}; {mend}"
+            )
         for document in ids:
             if document not in documents:
-                raise InputError(f"run: document {document!r} is not in the collection")
+                raise InputError(
+                    f"{run_name}: query {query!r} has document {document!r}, which "
+                    f"{collection_name} lacks; {mend}"
+                )
     total = sum(map(len, candidates.values()))
     reranked: Run = {query: {} for query in candidates}
     scores = score_documents(

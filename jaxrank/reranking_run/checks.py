@@ -1,7 +1,7 @@
 """Which options of `jaxrank.rerank` go together."""
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.long_documents import LongDocuments
+from jaxrank.ranking.policies import LongDocuments
 from jaxrank.reranking_run.options import RerankOptions
 
 # The papers' FirstP; a model that was trained on no more tokens does not read "long" ones.
@@ -14,10 +14,10 @@ def check_options(options: RerankOptions, long_documents: LongDocuments) -> None
     Raises:
         InputError: naming the options.
     """
-    if (options.run is None) == (options.groups is None):
-        raise InputError(
-            f"run, groups: got {options.run}, {options.groups}; exactly one of them is needed"
-        )
+    if options.run is None and options.groups is None:
+        raise InputError("run, groups: neither is given; give --run or --groups")
+    if options.run is not None and options.groups is not None:
+        raise InputError("run, groups: both are given; give one of them")
     if options.run is not None and options.collection is None:
         raise InputError("collection: got null; a run needs the collection that has its texts")
     if options.groups is not None and options.depth is not None:

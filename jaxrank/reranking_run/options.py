@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxrank.data.document_text import DocumentText
+from jaxrank.ranking.policies import Policy
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class RerankOptions:
     run: Path | None = None
     """TREC run with the candidates of each query."""
     groups: Path | None = None
-    """Training groups to score, by ids or in FlagEmbedding's layout; instead of `run`. The scores
-    are the model's own, not cut to a range."""
+    """Training groups to score, by ids or in FlagEmbedding's or Tevatron's layout; instead of
+    `run`. The scores are the model's own, not cut to a range."""
     depth: int | None = None
     """Candidates scored per query, the best of the run; the others are left out. null takes all."""
     max_length: int | None = None
     """Longest pair in tokens, up to the model's positions; null takes what the model was saved
     with. State-space models and T5 have no limit."""
-    long_documents: Literal["firstp", "maxp", "sump", "longp"] = "firstp"
+    long_documents: Policy = "firstp"
     """Documents beyond max_length: firstp cuts them; maxp takes the best of the windows over the
     document, sump their summed probability; longp reads up to max_length at once, which must be
     long, e.g. 1536."""

@@ -1,13 +1,16 @@
 """The work of `jaxrank.rerank`: load the model, score, write, and say what was cut."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter
 
-from jaxrank.data.collection import Collection
+from ckpt_convert.weight_files import files_of_model
+from jaxrank.data.collection import Collection, check_outside
 from jaxrank.data.groups import copy_with_scores, read_training_data
 from jaxrank.evaluation.runs import check_word, read_run, write_run
-from jaxrank.files import check_target
-from jaxrank.ranking.long_documents import LongDocuments, Text, TitledDocuments
+from jaxrank.files import Inputs, check_apart, check_target
+from jaxrank.ranking.long_documents import Text, TitledDocuments
+from jaxrank.ranking.policies import LongDocuments
 from jaxrank.ranking.reranking import rerank_run
 from jaxrank.ranking.teacher_scores import score_groups
 from jaxrank.reranker import Reranker
@@ -32,6 +35,13 @@ def rerank(options: RerankOptions, *, say: Say, progress: bool = True) -> None:
         options.long_documents, window=options.window, stride=options.stride
     )
     check_options(options, long_documents)
+    inputs: Inputs = {
+        "--run": [options.run],
+        "--groups": [options.groups],
+        "--model": files_of_model(Path(options.model)),
+    }
+    check_apart(options.output, inputs)
+    check_outside(options.output, options.collection)
     work = _rerank_candidates if options.groups is None else _score_groups
     work(options, long_documents, say, progress)
     say(f"wrote {options.output}")
@@ -56,6 +66,8 @@ def _rerank_candidates(
         documents,
         scorer.scores,
         depth=options.depth,
+        run_name=str(options.run),
+        collection_name=str(options.collection),
         progress=progress,
     )
     write_run(options.output, reranked, tag=options.tag)

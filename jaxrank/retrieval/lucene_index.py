@@ -7,16 +7,20 @@ is of.
 """
 
 import dataclasses
+import fcntl
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from jaxrank.data.collection import Collection
 from jaxrank.data.document_text import DocumentText
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_folder, atomic_open, read_json
+from jaxrank.files import atomic_folder, atomic_open, check_target, read_json
 from jaxrank.progress import progress_bar
 from jaxrank.retrieval.lucene_java import (
     anserini_version,
@@ -52,17 +56,6 @@ class IndexManifest:
     indexed: int
     anserini: str
     format: int = 1
-
-
-def documents_digest(collection: Collection) -> str:
-    """One digest of what an index depends on: the documents, without queries and judgements."""
-    digests = {
-        name: digest
-        for name, digest in collection.digest().items()
-        if name.startswith(("corpus", "documents"))
-    }
-    assert digests, "a collection's digest names its documents"
-    return " ".join(f"{digest}" for _, digest in sorted(digests.items()))
 
 
 def holds_index(folder: Path) -> bool:
@@ -101,7 +94,7 @@ def check_manifest(folder: Path, manifest: IndexManifest, collection: Collection
             f"{folder}: the index is of {manifest.documents} documents, {collection.folder} has "
             f"{len(documents)}; {mend}"
         )
-    if manifest.documents_digest != documents_digest(collection):
+    if manifest.documents_digest != collection.documents_digest():
         raise InputError(
             f"{folder}: the index is of other documents than {collection.folder} has now, though "
             f"as many; {mend}"
@@ -113,23 +106,25 @@ def build_index(
 ) -> IndexManifest:
     """Index a collection's documents, reading each text once.
 
-    A build that is killed leaves nothing under `folder`.
+    A build that is killed leaves nothing under `folder`; what it leaves beside it, gigabytes for a
+    large collection, is cleared by the next build.
 
     Args:
         threads: threads that analyse texts.
         progress: whether to draw a progress bar.
 
     Raises:
-        InputError: Java that is missing, a document that Lucene refuses, no document with text.
+        InputError: Java that is missing, a document that Lucene refuses, no document with text, or
+            another process that builds the same index.
     """
     documents = collection.documents
-    with atomic_folder(folder) as new:
+    with _only_builder(folder), atomic_folder(folder) as new:
         try:
             indexed = _index(documents.items(), len(documents), new, threads, progress)
         except java_error() as error:
             raise InputError(f"{folder}: cannot be built; {problem(error)}") from None
         manifest = IndexManifest(
-            documents_digest(collection),
+            collection.documents_digest(),
             documents.document_text,
             len(documents),
             indexed,
@@ -139,6 +134,30 @@ def build_index(
             json.dump(dataclasses.asdict(manifest), file, indent=2)
             file.write("\n")
     return manifest
+
+
+@contextmanager
+def _only_builder(folder: Path) -> Iterator[None]:
+    """Keep a second builder out, and clear away what killed ones have left beside the folder.
+
+    The system drops the lock of a killed builder. The empty file that is locked stays: were it
+    deleted, two builders could hold locks of two files with its name.
+    """
+    check_target(folder, is_folder=True)
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process is building this index; wait for its end"
+            ) from None
+        leftover = re.compile(rf"\.{re.escape(folder.name)}\.\w+\.(part|old)")  # of atomic_folder
+        for path in folder.parent.iterdir():
+            if leftover.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path)
+        yield
 
 
 def _index(

@@ -96,12 +96,18 @@ def anserini_jar() -> Path:
     jars = [jar for folder in folders for jar in Path(folder).glob("resources/jars/anserini-*.jar")]
     if not jars:
         raise InputError(f"backend lucene: the package pyserini is needed; {_MEND}")
-    return max(jars)
+    return max(jars, key=_order_of_versions)
 
 
 def anserini_version() -> str:
     """The version in the jar's name, as in anserini-1.7.1-fatjar.jar."""
     return anserini_jar().name.split("-")[1]
+
+
+def _order_of_versions(jar: Path) -> tuple[list[int], bool]:
+    """Numbers compare as numbers, 1.10 above 1.9; a snapshot comes before its release."""
+    numbers = re.findall(r"\d+", jar.name.split("-")[1])
+    return [int(number) for number in numbers], "SNAPSHOT" not in jar.name
 
 
 @functools.cache

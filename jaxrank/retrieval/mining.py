@@ -12,6 +12,7 @@ query do not change when other queries come or go.
 import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Set
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from jaxrank.evaluation.runs import Run, ranking
 from jaxrank.files import read_lines
 from jaxrank.retrieval.mining_config import MiningConfig
 from jaxrank.retrieval.mining_report import MiningReport
+
+_DOCUMENTS_KEPT = 1 << 20  # whose look-ups are remembered: some 200 MB of ids
 
 Exclusions = Set[tuple[str, str]]
 """Pairs (query id, document id) that must not become negatives."""
@@ -81,7 +84,9 @@ class Miner:
         qrels: judgements; every document with a grade of at least `config.min_grade` is a positive.
         exclude: pairs that must not become negatives.
         documents: ids of the collection, to leave out positives that it lacks; None checks nothing.
-        fingerprint: of a document's body by its id; needed for `config.drop_duplicates`.
+        fingerprint: of a document's body by its id, to count duplicates or, with
+            `config.drop_duplicates`, to leave them out; None looks for none.
+        run_name, collection_name: what messages call them, e.g. their paths.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class Miner:
         exclude: Exclusions = frozenset(),
         documents: Container[str] | None = None,
         fingerprint: Callable[[str], int] | None = None,
+        run_name: str = "run",
+        collection_name: str = "the collection",
     ) -> None:
         if config.drop_duplicates and fingerprint is None:
             raise ValueError("drop_duplicates needs fingerprints of the documents")
@@ -100,16 +107,27 @@ class Miner:
         self._exclude = exclude
         self._documents = documents
         self._fingerprint = fingerprint
+        self._run_name = run_name
+        self._collection_name = collection_name
         self._counts: Counter[str] = Counter()
+        self._first_missing: str | None = None
+        # Half of the time would go into looking up the same documents for query after query.
+        self._look_up = lru_cache(_DOCUMENTS_KEPT)(self._look_up_in_collection)
 
     def report(self) -> MiningReport:
         """What came of the queries so far; whole once `mine` has ended."""
         counts: dict[str, int] = dict(self._counts)
-        if self._config.drop_duplicates:
+        if self._exclude:
+            counts.setdefault("excluded", 0)
+        if self._fingerprint is not None:
             counts.setdefault("duplicates_of_relevant", 0)
         if self._config.score_margin is not None:
             counts.setdefault("above_margin", 0)
-        return MiningReport(**counts)
+        return MiningReport(
+            **counts,
+            first_not_in_collection=self._first_missing,
+            has_dropped_duplicates=self._config.drop_duplicates,
+        )
 
     def mine(self, run: Iterable[tuple[str, dict[str, float]]]) -> Iterator[Group]:
         """Yield the groups of each query of the run, in its order.
@@ -120,28 +138,39 @@ class Miner:
             run: query id and scores of documents, each query once, as `iter_run` gives them.
 
         Raises:
-            InputError: a run whose documents the collection lacks, or at the end no group at all.
+            InputError: a run whose documents the collection lacks, or at the end one without a
+                judged query, or no group at all.
         """
         in_run: set[str] = set()
+        first = None
         for query_id, scores in run:
+            first = first or query_id
             if query_id not in self._qrels:
                 self._counts["queries_not_judged"] += 1
                 continue
             in_run.add(query_id)
             if positives := self._find_positives(query_id):
                 yield from self._mine_query(query_id, positives, scores)
+        if not in_run:
+            raise InputError(
+                f"{self._run_name}: none of its {self._counts['queries_not_judged']} queries is "
+                f"judged (first {first!r}, judged is {next(iter(self._qrels), None)!r}); give the "
+                "split that the run was made for"
+            )
         for query_id in self._qrels:
             if query_id not in in_run and (positives := self._find_positives(query_id)):
                 self._counts["queries_not_in_run"] += 1
                 self._counts["positives_of_queries_not_in_run"] += len(positives)
         if not self._counts["groups"]:
-            raise InputError(f"no group could be made: {'; '.join(self.report().lines()[1:])}")
+            raise InputError(f"no group could be made: {'; '.join(self.report().causes())}")
 
     def _find_positives(self, query_id: str) -> list[str]:
         """The positives of a query that the collection has."""
         judged = self._qrels[query_id]
         positives = [name for name, grade in judged.items() if grade >= self._config.min_grade]
         known = [name for name in positives if self._is_known(name)]
+        if self._first_missing is None and len(known) < len(positives):
+            self._first_missing = next(name for name in positives if not self._is_known(name))
         self._counts["queries_without_positives"] += not positives
         self._counts["positives"] += len(positives)
         self._counts["positives_not_in_collection"] += len(positives) - len(known)
@@ -162,11 +191,14 @@ class Miner:
             counts["positives_used"] += 1
             stream = random.Random(f"{config.seed}\t{query_id}\t{positive_id}")
             shuffled = stream.sample(left, len(left))
+            drawn_before: set[str] = set()
             for number in range(config.groups_per_positive):
                 drawn = _window(shuffled, number * config.negatives, config.negatives)
                 counts["groups"] += 1
                 counts["short_groups"] += len(drawn) < config.negatives
                 counts["missing_negatives"] += config.negatives - len(drawn)
+                counts["repeated_negatives"] += len(drawn_before.intersection(drawn))
+                drawn_before.update(drawn)
                 yield Group(query_id, positive_id, drawn)
         counts["queries"] += has_groups
 
@@ -177,29 +209,30 @@ class Miner:
         unknown = next((name for name in in_range if not self._is_known(name)), None)
         if unknown is not None:
             raise InputError(
-                f"run: query {query_id!r} has document {unknown!r}, which is not in the "
-                "collection; was the run made from another one?"
+                f"{self._run_name}: query {query_id!r} has document {unknown!r}, which "
+                f"{self._collection_name} lacks; give the collection that the run was made from"
             )
         unjudged = [name for name in in_range if judged.get(name, 0) <= 0]
         candidates = [name for name in unjudged if (query_id, name) not in self._exclude]
         self._counts["positives_in_range"] += len(in_range) - len(unjudged)
-        self._counts["excluded"] += len(unjudged) - len(candidates)
-        if self._config.drop_duplicates:
-            return self._drop_duplicates(query_id, candidates)
-        return candidates
+        if self._exclude:
+            self._counts["excluded"] += len(unjudged) - len(candidates)
+        if self._fingerprint is None:
+            return candidates
+        distinct = self._find_distinct(query_id, candidates)
+        return distinct if self._config.drop_duplicates else candidates
 
-    def _drop_duplicates(self, query_id: str, candidates: list[str]) -> list[str]:
+    def _find_distinct(self, query_id: str, candidates: list[str]) -> list[str]:
         """The candidates whose body neither a relevant document nor a better ranked one has."""
-        assert self._fingerprint is not None
         relevant = [
             name
             for name, grade in self._qrels[query_id].items()
             if grade > 0 and self._is_known(name)
         ]
-        of_relevant = set(map(self._fingerprint, relevant))
-        firsts: dict[int, str] = {}
+        of_relevant = set(map(self._look_up, relevant))
+        firsts: dict[int | None, str] = {}
         for name in candidates:
-            body = self._fingerprint(name)
+            body = self._look_up(name)
             if body in of_relevant:
                 self._counts["duplicates_of_relevant"] += 1
             elif body in firsts:
@@ -223,7 +256,13 @@ class Miner:
         return left
 
     def _is_known(self, document_id: str) -> bool:
-        return self._documents is None or document_id in self._documents
+        return self._look_up(document_id) is not None
+
+    def _look_up_in_collection(self, document_id: str) -> int | None:
+        """The fingerprint, or 0 where there are none; None for a document that is not there."""
+        if self._documents is not None and document_id not in self._documents:
+            return None
+        return 0 if self._fingerprint is None else self._fingerprint(document_id)
 
 
 def _window(shuffled: list[str], start: int, size: int) -> tuple[str, ...]:

@@ -41,7 +41,8 @@ class MiningConfig:
 
     drop_duplicates: bool = False
     """Leave out candidates with the same body as a relevant document of the query or as a better
-    ranked candidate. Reads the texts of all candidates."""
+    ranked candidate. Without it they are counted where that needs no text, in imported collections;
+    with it the texts of all candidates are read in others."""
 
     def __post_init__(self) -> None:
         for name in ("negatives", "groups_per_positive", "min_grade"):

@@ -187,7 +187,8 @@ def _lucene_index(
         )
     if index is not None and _is_name(index):
         folder = fetch_prebuilt(index)
-        return folder, f"prebuilt index {index} in {folder} opened", False
+        told = f"prebuilt index {index} in {folder} opened"
+        return folder, f"{told}, whose texts --document_text does not change,", False
     built = build_index(collection, folder, threads=threads, progress=progress)
     told = f"{built.documents} documents indexed in {folder}"
     if empty := built.documents - built.indexed:

@@ -69,8 +69,8 @@ class DataConfig:
     Tevatron's."""
 
     collection: Path | None = None
-    """Collection folder: corpus.jsonl, queries.jsonl and, for the dev measure, qrels. Null: the
-    groups file holds the texts (FlagEmbedding's or Tevatron's layout)."""
+    """Collection folder: corpus.jsonl or documents/, queries.jsonl and, for the dev measure, qrels.
+    Null: the groups file holds the texts (FlagEmbedding's or Tevatron's layout)."""
 
     document_text: DocumentText | None = None
     """Which of a document's fields become its text, joined by blanks: body, title-body or

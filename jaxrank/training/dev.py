@@ -99,7 +99,7 @@ def draw_sample(
         if query_id in run
     }
     texts = [
-        (_text(queries, query_id, "query"), _text(documents, document_id, "document"))
+        (queries[query_id], _text(documents, query_id, document_id))
         for query_id, scores in candidates.items()
         for document_id in scores
     ]
@@ -113,8 +113,11 @@ def draw_sample(
     )
 
 
-def _text(texts: Mapping[str, str], name: str, kind: str) -> str:
+def _text(documents: Mapping[str, str], query_id: str, document_id: str) -> str:
     try:
-        return texts[name]
+        return documents[document_id]
     except KeyError:
-        raise InputError(f"dev.run: {kind} {name!r} is not in the collection") from None
+        raise InputError(
+            f"dev.run: query {query_id!r} has document {document_id!r}, which data.collection "
+            "lacks; give the collection that the run was made from"
+        ) from None

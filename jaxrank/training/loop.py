@@ -20,6 +20,7 @@ import numpy as np
 from jaxrank.errors import InputError, TrainingStoppedError
 from jaxrank.progress import progress_bar
 from jaxrank.shapes import Array, PyTree
+from jaxrank.training.config import TrainingConfig
 from jaxrank.training.health import Health
 from jaxrank.training.step import BATCH_KEYS, Metrics, TrainState, TrainStep
 from jaxrank.training.stopping import Stopping
@@ -143,8 +144,9 @@ def spread_milestones(total_steps: int, count: int) -> tuple[int, ...]:
     (133, 267, 400)
     """
     if not 1 <= count <= total_steps:
+        by_default = " (the default)" if count == TrainingConfig.milestones else ""
         raise InputError(
-            f"training.milestones: got {count}; between 1 and the number of steps "
+            f"training.milestones: got {count}{by_default}; between 1 and the number of steps "
             f"({total_steps}) is needed"
         )
     return tuple(round(total_steps * (index + 1) / count) for index in range(count))

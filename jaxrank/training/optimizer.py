@@ -117,8 +117,9 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """
     warmup_steps = count_warmup_steps(config, total_steps)
     if warmup_steps >= total_steps:
+        by_default = "" if config.warmup_steps is not None else " (the default)"
         raise InputError(
-            f"optimizer.warmup_steps: {warmup_steps} in a run of {total_steps} steps; "
+            f"optimizer.warmup_steps: {warmup_steps}{by_default} in a run of {total_steps} steps; "
             "fewer are needed, or optimizer.warmup_fraction for a short run"
         )
     return optax.join_schedules(

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import jax
 
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, check_target, read_json
+from jaxrank.files import Inputs, atomic_open, check_apart, check_target, read_json
 from jaxrank.training.checkpoint import CHECKPOINTS_FOLDER
 from jaxrank.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER
 from jaxrank.training.per_query import DEV_FOLDER
@@ -90,13 +90,18 @@ def describe_run(
     }
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, inputs: Inputs) -> None:
     """Refuse an output folder that cannot be written, or holds what `start_run` would delete.
+
+    Args:
+        inputs: what the run begins with, which it must not write over either.
 
     Raises:
         InputError: naming it.
     """
     check_target(folder, is_folder=True)
+    for name in (RUN_FILE, CONFIG_FILE, METRICS_FILE, *_FOLDERS_OF_A_RUN, MODEL_FOLDER):
+        check_apart(folder / name, inputs, option="--training.output", is_folder=True)
     if (folder / RUN_FILE).exists():
         return
     for name in (METRICS_FILE, *_FOLDERS_OF_A_RUN, MODEL_FOLDER):

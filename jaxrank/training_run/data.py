@@ -1,7 +1,6 @@
 """What a training run reads: batches of groups, and the sample of the dev measure."""
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import NamedTuple
 
 import grain
@@ -13,7 +12,7 @@ from jaxrank.data.groups import TrainingData, read_training_data
 from jaxrank.data.packing import balance, pack, round_up_rows
 from jaxrank.data.pipeline import training_batches
 from jaxrank.data.tokens.store import open_token_store
-from jaxrank.data.tokens.table import TokenStore, tokenise_groups
+from jaxrank.data.tokens.table import GroupTokens, tokenise_groups
 from jaxrank.evaluation.runs import read_run
 from jaxrank.files import check_target, file_digest
 from jaxrank.text.templates import Field
@@ -58,7 +57,7 @@ def make_batches(
     """
     shard = jax.process_index(), jax.process_count()
     notes: list[str] = []
-    tokens: TokenStore | None = None
+    tokens: GroupTokens | None = None
     if recipe.data.token_store is not None:
         tokens, notes = _stored_tokens(recipe, data, collection, tokenizer, progress=progress)
     elif recipe.data.pretokenize or shard[1] > 1:
@@ -94,7 +93,7 @@ def _stored_tokens(
     tokenizer: PairTokenizer,
     *,
     progress: bool,
-) -> tuple[TokenStore, list[str]]:
+) -> tuple[GroupTokens, list[str]]:
     """The ids of all texts from the recipe's token store; the first process fills it."""
     folder = recipe.data.token_store
     assert folder is not None
@@ -121,15 +120,10 @@ def _text_sources(recipe: Recipe, collection: Collection | None) -> Mapping[Fiel
     if collection is None:
         digest = file_digest(recipe.data.groups)
         return {"query": digest, "document": digest}
-    files = collection.digest()
-    queries = {name: sha for name, sha in files.items() if name.startswith("queries")}
-    documents = {name: sha for name, sha in files.items() if name.startswith(("corpus", "doc"))}
-    assert queries, sorted(files)
-    assert documents, sorted(files)
     chosen = collection.documents.document_text
     return {
-        "query": sha256(repr(sorted(queries.items())).encode()).hexdigest(),
-        "document": sha256(repr([chosen, *sorted(documents.items())]).encode()).hexdigest(),
+        "query": collection.queries_digest(),
+        "document": f"{collection.documents_digest()} {chosen}",
     }
 
 

@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from jaxrank.data.collection import Collection
 from jaxrank.errors import InputError, TrainingStoppedError
+from jaxrank.files import Inputs
 from jaxrank.options import as_plain, as_yaml
 from jaxrank.training.checkpoint import CHECKPOINTS_FOLDER, Checkpoints, Restored
 from jaxrank.training.config import Recipe
@@ -73,7 +74,12 @@ def train_reranker(
     if recipe.training.wandb is not None:
         check_wandb(recipe.training.wandb)
     output = recipe.training.output
-    check_folder(output)
+    inputs: Inputs = {
+        "--model.init_from": [recipe.model.init_from],
+        "--data.groups": [recipe.data.groups],
+        "--dev.run": [recipe.dev.run],
+    }
+    check_folder(output, inputs)
     if recipe.training.deterministic and (note := make_deterministic(output, process_number())):
         say(note)
     if not is_first_process():

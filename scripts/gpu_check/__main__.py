@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 
+from jaxrank.files import atomic_open
 from jaxrank.version import source_state
 from scripts.gpu_check.ops import (
     check_attention,
@@ -104,9 +105,9 @@ def main() -> int:
     rows = run_checks(options.only or list(CHECKS), TOY_SIZES if options.cpu else Sizes())
     default = "gpu_check_cpu.json" if options.cpu else "gpu_check.json"
     path = options.json or ROOT / "benchmarks" / "results" / default
-    path.parent.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    with atomic_open(path) as file:
+        file.write(json.dumps(result, indent=1) + "\n")
     failed = sum(not row.ok for row in rows)
     print(f"{len(rows) - failed} ok, {failed} failed; written to {path}")
     return 1 if failed else 0

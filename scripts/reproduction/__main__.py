@@ -35,12 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         raise InputError(f"paper: got {paper!r}; {' or '.join(PAPERS)} is needed")
     records = open_records(reproduction.output, redo_changed=options.redo_changed)
-    present(reproduction, records, with_commands=options.plan, say=say)
-    if number := len(reproduction.missing) + len(reproduction.open_options):
-        raise InputError(
-            f"{number} of what is needed is missing, see the list above; bring it, or choose fewer "
-            "sets with --sets"
-        )
+    if number := present(reproduction, records, with_commands=options.plan, say=say):
+        things = "1 thing is" if number == 1 else f"{number} things are"
+        message = f"{things} needed and not there, see the list above"
+        if reproduction.missing:
+            message += "; bring the files, or choose fewer sets with --sets"
+        if reproduction.open_options:
+            message += "; give the value behind --"
+        raise InputError(message)
     if not options.plan:
         do_steps(reproduction.steps, records, say=say)
 
@@ -50,12 +52,19 @@ def _program(paper: str) -> str:
 
 
 def _with_values(words: Sequence[str]) -> list[str]:
-    """`--plan` alone as `--plan=true`."""
-    following = [*words[1:], "--"]
-    return [
-        f"{word}=true" if word in FLAGS and after.startswith("--") else word
-        for word, after in zip(words, following, strict=False)
-    ]
+    """`--plan` alone as `--plan=true`; those in front of the model come last."""
+    given: list[str] = []
+    for word in words:
+        if given and given[-1] in FLAGS:
+            is_value = word.lower() in ("true", "false", "yes", "no")
+            given[-1] += f"={word}" if is_value else "=true"
+            if is_value:
+                continue
+        given.append(word)
+    if given and given[-1] in FLAGS:
+        given[-1] += "=true"
+    in_front = list(takewhile(lambda word: word.partition("=")[0] in FLAGS, given))
+    return [*given[len(in_front) :], *in_front]
 
 
 if __name__ == "__main__":

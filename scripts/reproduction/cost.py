@@ -32,6 +32,7 @@ from jaxrank.training.config import Recipe, count_steps
 from jaxrank.training.memory import GIB, SHARE_TO_FILL
 from jaxrank.training.recipe_checks import check_recipe
 from jaxrank.training.throughput import PEAK_TFLOPS, count_flops
+from scripts.reproduction.papers import RANKMAMBA_GROUPS
 from scripts.reproduction.step_shapes import (
     compute_dtype,
     find_architecture,
@@ -60,8 +61,8 @@ class PapersGroups(NamedTuple):
 
 
 _PAPERS_GROUPS = {
-    ("paper", 7): PapersGroups(734_008),
-    ("authors-code", 7): PapersGroups(734_008),
+    ("paper", 7): PapersGroups(RANKMAMBA_GROUPS),
+    ("authors-code", 7): PapersGroups(RANKMAMBA_GROUPS),
     ("ssm-rerankers", 15): PapersGroups(524_000, is_passages=True),
     ("ssm-rerankers", 7): PapersGroups(320_000),
 }
@@ -83,6 +84,7 @@ class CostOptions(Recipe):
 class Cost:
     """The estimate of a recipe."""
 
+    groups: int
     steps: int
     tokens: int
     flops: float
@@ -141,6 +143,7 @@ def estimate(
     # Kept ones and one being written; frozen parameters are in none.
     checkpoints = (recipe.checkpoint.keep + 1) * measure_bytes(state._replace(frozen=()))
     return Cost(
+        groups=groups,
         steps=steps,
         tokens=tokens,
         flops=flops,

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxrank.data.collection import find_queries, queries_path
+from jaxrank.data.document_store.manifest import MANIFEST_FILE
 from jaxrank.evaluation.qrels import read_qrels
 from jaxrank.files import read_jsonl
 
@@ -26,7 +28,7 @@ class SplitQueries:
 
     def exists(self) -> bool:
         """Whether the collection has them."""
-        return self.qrels.exists() and (self.collection / "queries.jsonl").exists()
+        return self.qrels.exists() and find_queries(self.collection) is not None
 
 
 Input = Path | SplitQueries
@@ -39,7 +41,11 @@ class Fingerprints:
         self._known: dict[tuple[object, ...], str] = {}
 
     def of(self, source: Input) -> str:
-        """Changes with the content; of a file above 64 MiB: with its size, first and last MiB."""
+        """Changes with the content.
+
+        Of a file above 64 MiB: with its size, first and last MiB. Of a document store: with the
+        manifest, which has the SHA-256 of each file, and the files' sizes.
+        """
         if isinstance(source, SplitQueries):
             return self._split(source)
         return self._folder(source) if source.is_dir() else self._file(source)
@@ -48,9 +54,11 @@ class Fingerprints:
         """Of all files in it but hidden ones, which are unfinished or caches."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         names = [path.relative_to(folder) for path in paths]
+        manifest = folder / MANIFEST_FILE
+        is_store = manifest.is_file()
         return _digest(
-            f"{name} {self._file(folder / name)}\n"
-            for name in names
+            f"{name} {path.stat().st_size if is_store and path != manifest else self._file(path)}\n"
+            for name, path in zip(names, paths, strict=True)
             if not any(part.startswith(".") for part in name.parts)
         )
 
@@ -62,7 +70,7 @@ class Fingerprints:
         return self._known[key]
 
     def _split(self, split: SplitQueries) -> str:
-        queries = split.collection / "queries.jsonl"
+        queries = queries_path(split.collection)
         key = (split.qrels, self._file(split.qrels), self._file(queries))
         if key not in self._known:
             wanted = read_qrels(split.qrels).keys()

@@ -80,9 +80,7 @@ def model_steps(
         )
     if model.tracks:
         sets = tuple(model.tracks)
-        steps.append(
-            table_step(model.folder.parent, model.folder.name, table=model.table, sets=sets)
-        )
+        steps.append(table_step(model.folder.parent, table=model.table, sets=sets))
     return steps
 
 
@@ -161,15 +159,14 @@ def evaluate_step(
     )  # fmt: skip
 
 
-def table_step(folder: Path, model: str, *, table: str, sets: Sequence[str]) -> Step:
-    """The table of all models in `folder` that were measured, and of this one."""
-    measured = {path.parent for path in folder.glob("*/evaluation")}
+def table_step(folder: Path, *, table: str, sets: Sequence[str]) -> Step:
+    """The table of all models in `folder` that were measured by the time that it is made."""
     return Step(
         name=f"table of {folder.name}",
         about="the table so far",
         module="scripts.results_table",
         arguments=arguments(
-            sorted(measured | {folder / model}), "--table", table, "--sets", sets,
+            folder, "--table", table, "--sets", sets,
             "--output", folder / "table.md",
         ),
         inputs=(),

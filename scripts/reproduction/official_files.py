@@ -7,6 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxrank.data.importing.layouts.beir import CORPUS_FILE, QUERIES_FILE
+from jaxrank.data.importing.layouts.collection_source import find_file
+from jaxrank.data.importing.layouts.msmarco import (
+    DOCUMENT_SPLITS,
+    DOCUMENTS_FILE,
+    PASSAGE_SPLITS,
+    PASSAGES_FILE,
+)
+
 _MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking"
 _NIST = "https://trec.nist.gov/data/deep"
 _BEIR = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
@@ -28,8 +37,7 @@ class OfficialFile:
 
     def find(self, folder: Path) -> Path | None:
         """The file in `folder`, plain or packed; None if it is in neither form."""
-        paths = (folder / self.name, folder / f"{self.name}.gz")
-        return next((path for path in paths if path.exists()), None)
+        return find_file(folder, self.name)
 
     def describe(self, folder: Path) -> str:
         """A line that says what `folder` lacks and where to get it."""
@@ -40,53 +48,55 @@ def _packed(name: str, size: str) -> OfficialFile:
     return OfficialFile(name, f"{_MSMARCO}/{name}.gz", size)
 
 
-def _from_nist(name: str, size: str) -> OfficialFile:
-    return OfficialFile(name, f"{_NIST}/{name}", size)
-
-
 def _from_archive(name: str, size: str) -> OfficialFile:
     source = f"in {_MSMARCO}/collectionandqueries.tar.gz (1 GB), unpacked with tar -xzf"
     return OfficialFile(name, source, size)
 
 
-_TOPICS = {
-    "dl19": _packed("msmarco-test2019-queries.tsv", "12 kB"),
-    "dl20": _packed("msmarco-test2020-queries.tsv", "12 kB"),
-}
-_PARTS: dict[str, dict[str, tuple[OfficialFile, ...]]] = {
+def _file(name: str, size: str) -> OfficialFile:
+    if "qrels-" in name:  # 2019qrels-docs.txt and its like
+        return OfficialFile(name, f"{_NIST}/{name}", size)
+    return _packed(name, size) if name.startswith("msmarco-") else _from_archive(name, size)
+
+
+_SIZES = {
     "msmarco-document": {
-        "documents": (_packed("msmarco-docs.tsv", "22 GB"),),
-        "train": (
-            _packed("msmarco-doctrain-queries.tsv", "15 MB"),
-            _packed("msmarco-doctrain-qrels.tsv", "8 MB"),
-        ),
-        "dev": (
-            _packed("msmarco-docdev-queries.tsv", "216 kB"),
-            _packed("msmarco-docdev-qrels.tsv", "112 kB"),
-        ),
-        "dl19": (_TOPICS["dl19"], _from_nist("2019qrels-docs.txt", "320 kB")),
-        "dl20": (_TOPICS["dl20"], _from_nist("2020qrels-docs.txt", "180 kB")),
+        "documents": ("22 GB",),
+        "train": ("15 MB", "8 MB"),
+        "dev": ("216 kB", "112 kB"),
+        "dl19": ("12 kB", "320 kB"),
+        "dl20": ("12 kB", "180 kB"),
     },
     "msmarco-passage": {
-        "documents": (_from_archive("collection.tsv", "2.9 GB"),),
-        "train": (
-            _from_archive("queries.train.tsv", "32 MB"),
-            _from_archive("qrels.train.tsv", "10 MB"),
-        ),
-        "dev": (
-            _from_archive("queries.dev.small.tsv", "280 kB"),
-            _from_archive("qrels.dev.small.tsv", "140 kB"),
-        ),
-        "dl19": (_TOPICS["dl19"], _from_nist("2019qrels-pass.txt", "180 kB")),
-        "dl20": (_TOPICS["dl20"], _from_nist("2020qrels-pass.txt", "210 kB")),
+        "documents": ("2.9 GB",),
+        "train": ("32 MB", "10 MB"),
+        "dev": ("280 kB", "140 kB"),
+        "dl19": ("12 kB", "180 kB"),
+        "dl20": ("12 kB", "210 kB"),
     },
 }
+"""Layout -> the documents, and split -> queries and judgements, in the order of the names."""
+
+_NAMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "msmarco-document": {"documents": (DOCUMENTS_FILE,), **DOCUMENT_SPLITS},
+    "msmarco-passage": {"documents": (PASSAGES_FILE,), **PASSAGE_SPLITS},
+}
+_PARTS = {
+    layout: {
+        part: tuple(_file(*pair) for pair in zip(names, _SIZES[layout][part], strict=True))
+        for part, names in parts.items()
+    }
+    for layout, parts in _NAMES.items()
+}
+_BEIR_NAMES = (CORPUS_FILE, QUERIES_FILE, "qrels/test.tsv")
 _OFFICIAL_RUNS = {
     "train": _packed("msmarco-doctrain-top100", "1.8 GB"),
     "dev": _packed("msmarco-docdev-top100", "27 MB"),
     "dl19": _packed("msmarco-doctest2019-top100", "1 MB"),
     "dl20": _packed("msmarco-doctest2020-top100", "1 MB"),
 }
+NUM_TOPICS = 200
+"""Questions of a DL track, whose official runs have them all; 43 to 54 of them are judged."""
 
 
 def collection_files(layout: str, splits: Sequence[str]) -> list[OfficialFile]:
@@ -95,9 +105,10 @@ def collection_files(layout: str, splits: Sequence[str]) -> list[OfficialFile]:
     return [file for part in ("documents", *splits) for file in parts[part]]
 
 
-def all_collection_files(layout: str) -> list[OfficialFile]:
-    """What a collection can be made from, all splits of it."""
-    return collection_files(layout, [part for part in _PARTS[layout] if part != "documents"])
+def find_collection_files(layout: str, folder: Path) -> tuple[Path, ...]:
+    """What is in `folder` of all that a collection can be made from."""
+    files = (file.find(folder) for part in _PARTS[layout].values() for file in part)
+    return tuple(path for path in files if path is not None)
 
 
 def official_run(split: str) -> OfficialFile:
@@ -110,10 +121,14 @@ def missing_files(files: Sequence[OfficialFile], folder: Path) -> list[str]:
     return [file.describe(folder) for file in files if not file.find(folder)]
 
 
+def find_beir_files(folder: Path) -> tuple[Path, ...]:
+    """What is there of a BEIR set, unpacked, each file perhaps packed by itself."""
+    found = (find_file(folder, name) for name in _BEIR_NAMES)
+    return tuple(path for path in found if path is not None)
+
+
 def missing_beir_files(folder: Path) -> Iterator[str]:
     """One line if a BEIR set, unpacked, is not in `folder`, or not whole."""
-    # As the archives have it, and as people shrink it.
-    needed = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
-    absent = [name for name in needed if not OfficialFile(name, "", "").find(folder)]
+    absent = [name for name in _BEIR_NAMES if not find_file(folder, name)]
     if absent:
         yield f"{folder}: {', '.join(absent)}: in {_BEIR}/{folder.name}.zip, unpacked"

@@ -1,4 +1,4 @@
-"""What the papers printed: Table 3 of RankMamba, and the BEIR sets that are averaged.
+"""What the papers printed: Table 3 of RankMamba, and which sets both papers measure.
 
 RankMamba is arXiv 2403.18276, "State Space Models are Strong Text Rerankers" arXiv 2412.14354.
 """
@@ -6,8 +6,26 @@ RankMamba is arXiv 2403.18276, "State Space Models are Strong Text Rerankers" ar
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxrank.evaluation.tracks import TrackName
+
 TABLE_3_SETS = ("dev", "dl19", "dl20")
-TABLE_3_MEASURES = {"dev": "RR@100", "dl19": "nDCG@10", "dl20": "nDCG@10"}
+TRACKS_OF_SETS: dict[str, dict[str, TrackName]] = {
+    "msmarco-document": {
+        "dev": "msmarco-document-dev",
+        "dl19": "dl19-document",
+        "dl20": "dl20-document",
+    },
+    "msmarco-passage": {
+        "dev": "msmarco-passage-dev",
+        "dl19": "dl19-passage",
+        "dl20": "dl20-passage",
+    },
+}
+"""Layout of the official files -> set -> the track by whose rules it is measured. The first measure
+of each is the papers'."""
+
+RANKMAMBA_GROUPS = 734_008
+"""Training groups that RankMamba reports; two for each judged document would be 18 more."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Below the output folder:
 
     collection/                    the documents, questions and judgements, imported once
+    beir/collections/SET/          the same of each BEIR set
     FIRST_STAGE/lucene.SPLIT.run   candidates, and groups*.jsonl mined from them
     FIRST_STAGE/RECIPE/MODEL/      run folder: model/, runs/MODEL.SET.run, evaluation/SET.json
     FIRST_STAGE/RECIPE/table.md    the results of all models so far
@@ -15,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jaxrank.data.collection import (
+    DOCUMENTS_FOLDER,
+    QUERIES_FILE,
+    find_documents,
+    find_qrels,
+)
 from jaxrank.data.document_text import DocumentText
 from scripts.reproduction.fingerprints import SplitQueries
-from scripts.reproduction.official_files import (
-    OfficialFile,
-    all_collection_files,
-    official_run,
-)
+from scripts.reproduction.official_files import OfficialFile, official_run
 from scripts.reproduction.steps import Step, arguments, option
 
 FirstStageName = Literal["lucene", "bm25", "official", "own"]
@@ -37,14 +40,11 @@ class Source:
     @property
     def documents(self) -> Path:
         """The documents alone, which stay the same when more splits are imported."""
-        names = ("documents", "corpus.jsonl", "corpus.jsonl.gz")
-        paths = [self.collection / name for name in names]
-        return next((path for path in paths if path.exists()), paths[0])
+        return find_documents(self.collection) or self.collection / DOCUMENTS_FOLDER
 
     def qrels(self, split: str) -> Path:
-        """A split's judgements, in either of the two layouts."""
-        paths = [self.collection / f"qrels.{split}.txt", self.collection / "qrels" / f"{split}.tsv"]
-        return next((path for path in paths if path.exists()), paths[0])
+        """A split's judgements; where there are none, the file that an import is to write."""
+        return find_qrels(self.collection, split) or self.collection / f"qrels.{split}.txt"
 
     def queries(self, split: str) -> SplitQueries:
         """A split's questions."""
@@ -92,16 +92,17 @@ class FirstStage:
         return self.folder / f"{self.name}.{split}.run"
 
 
-def import_step(data: Path, source: Source, layout: str) -> Step:
-    """Official files to a collection folder."""
-    found = [file.find(data) for file in all_collection_files(layout)]
+def import_step(
+    data: Path, source: Source, layout: str, *, name: str, files: tuple[Path, ...]
+) -> Step:
+    """Official files to a collection folder; `files` are those that are there."""
     return Step(
-        name=source.collection.name,
+        name=name,
         about="documents, questions and judgements from the official files, into one folder",
         module="jaxrank.import_collection",
         arguments=arguments("--source", data, "--output", source.collection, "--layout", layout),
-        inputs=tuple(path for path in found if path is not None),
-        outputs=(source.documents, source.collection / "queries.jsonl"),
+        inputs=files,
+        outputs=(source.documents, source.collection / QUERIES_FILE),
         checks_itself=True,
     )
 

@@ -7,8 +7,12 @@ from typing import Literal
 
 from scripts.reproduction import plan
 from scripts.reproduction.model_steps import ModelPlan, model_steps
-from scripts.reproduction.official_files import collection_files, missing_files
-from scripts.reproduction.papers import TABLE_3, TABLE_3_SETS
+from scripts.reproduction.official_files import (
+    collection_files,
+    find_collection_files,
+    missing_files,
+)
+from scripts.reproduction.papers import TABLE_3, TABLE_3_SETS, TRACKS_OF_SETS
 from scripts.reproduction.plan import FirstStageName, Source
 from scripts.reproduction.settings import (
     CommonOptions,
@@ -21,10 +25,9 @@ from scripts.reproduction.settings import (
     missing_of_first_stage,
     reranking,
 )
-from scripts.reproduction.training_plan import open_options
+from scripts.reproduction.training_plan import count_questions, open_options
 
 LAYOUT = "msmarco-document"
-TRACKS = {"dev": "msmarco-document-dev", "dl19": "dl19-document", "dl20": "dl20-document"}
 NEGATIVES, GROUPS_PER_POSITIVE = 7, 2
 
 Recipe = Literal["paper", "authors-code"]
@@ -89,7 +92,10 @@ def reproduce(options: RankMambaOptions, train_options: Sequence[str]) -> Reprod
     )
     missing += missing_of_first_stage(first, splits)
 
-    steps = [] if is_own else [plan.import_step(data, source, LAYOUT)]
+    steps = []
+    if not is_own:
+        files = find_collection_files(LAYOUT, data)
+        steps.append(plan.import_step(data, source, LAYOUT, name="collection", files=files))
     if not first.is_brought:
         steps += [plan.search_step(source, first, split) for split in splits]
     groups = first.folder / "groups.jsonl"
@@ -103,13 +109,14 @@ def reproduce(options: RankMambaOptions, train_options: Sequence[str]) -> Reprod
             groups_per_positive=GROUPS_PER_POSITIVE,
         )
     )
+    tracks = {} if is_own else TRACKS_OF_SETS[LAYOUT]
     configs = config_layers("rankmamba", options.recipe, model)
     model_plan = ModelPlan(
         name=f"{first.name}/{options.recipe}/{model}",
         folder=first.folder / options.recipe / model,
         layers=configs,
         tokens=output / "tokens",
-        tracks={name: None if is_own else TRACKS[name] for name in options.sets},
+        tracks={name: tracks.get(name) for name in options.sets},
         table="own" if is_own else "table3",
     )
     steps += model_steps(
@@ -127,7 +134,8 @@ def reproduce(options: RankMambaOptions, train_options: Sequence[str]) -> Reprod
         steps=steps,
         missing=missing,
         open_options=open_options(configs, train_options),
-        layout=None if is_own else LAYOUT,
-        sets=options.sets,
+        num_questions=None
+        if is_own
+        else count_questions(options.sets, LAYOUT, first_stage=first.name),
         depth=options.depth,
     )

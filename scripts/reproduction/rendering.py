@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from jaxrank.evaluation.latex import escape_latex
 from scripts.reproduction.results import Cell, Table
 
 NOTHING = "-"
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#"}
 
 
 def as_markdown(table: Table) -> str:
@@ -91,4 +91,4 @@ def _difference(cell: Cell | None) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in cells) + r" \\"
+    return " & ".join(map(escape_latex, cells)) + r" \\"

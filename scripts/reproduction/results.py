@@ -1,19 +1,20 @@
-"""Results of run folders: means with their intervals, beside what the paper printed.
-
-A run folder has `evaluation/SET.json` for each set that was measured, as `jaxrank.evaluate` writes
-it with the first stage as the baseline and the model's run besides.
-"""
+"""Results of run folders: means with their intervals, beside what the paper printed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxrank.errors import InputError
-from jaxrank.files import read_json
-from scripts.reproduction.papers import BM25, TABLE_3, TABLE_3_MEASURES, PublishedRow
+from jaxrank.evaluation.tracks import TRACKS
+from scripts.reproduction.evaluations import Evaluations, find_run_folders, read_evaluations
+from scripts.reproduction.papers import BM25, TABLE_3, TRACKS_OF_SETS, PublishedRow
 
-_PASSAGE_MEASURES = {"dev": "RR@10", "dl19": "nDCG@10", "dl20": "nDCG@10"}
+_LAYOUTS = {
+    "table3": "msmarco-document",
+    "document": "msmarco-document",
+    "longp": "msmarco-document",
+    "passage": "msmarco-passage",
+}
 _SET_TITLES = {"dev": "Dev", "dl19": "DL19", "dl20": "DL20"}
 MEAN = "mean"
 
@@ -81,18 +82,16 @@ class Table:
 
 def make_columns(table: str, sets: Sequence[str]) -> tuple[Column, ...]:
     """The columns of a table; that of BEIR ends with the mean of its sets."""
-    if table == "table3":
-        return tuple(Column(name, TABLE_3_MEASURES[name]) for name in sets)
-    if table == "passage":
-        return tuple(Column(name, _PASSAGE_MEASURES[name]) for name in sets)
-    if table in ("document", "longp"):
-        return tuple(Column(name, TABLE_3_MEASURES[name]) for name in sets)
-    columns = tuple(Column(name, "nDCG@10") for name in sets)
-    return (*columns, Column(MEAN, "nDCG@10")) if table == "beir" else columns
+    if table in _LAYOUTS:
+        tracks = TRACKS_OF_SETS[_LAYOUTS[table]]
+        return tuple(Column(name, TRACKS[tracks[name]].measures[0]) for name in sets)
+    measure = TRACKS["beir"].measures[0]
+    columns = tuple(Column(name, measure) for name in sets)
+    return (*columns, Column(MEAN, measure)) if table == "beir" else columns
 
 
 def read_table(folders: Sequence[Path], table: str, sets: Sequence[str]) -> Table:
-    """The table of these run folders, each named for its model.
+    """The table of these run folders, each named for its model, or of all in a folder of them.
 
     Raises:
         InputError: no folder, a folder without any evaluation, an evaluation that lacks the
@@ -102,42 +101,24 @@ def read_table(folders: Sequence[Path], table: str, sets: Sequence[str]) -> Tabl
         raise InputError("run folders: none given")
     columns = make_columns(table, sets)
     published = TABLE_3 if table == "table3" else {}
-    evaluations = {folder: _read_evaluations(folder, sets) for folder in folders}
+    found, left_out = find_run_folders(folders, sets)
+    evaluations = {folder: read_evaluations(folder, sets) for folder in found}
     notes: list[str] = []
     first_stage = _first_stage_cells(evaluations, columns)
     rows = [_row("first stage", BM25 if published else None, first_stage, columns, notes)]
     order = list(published)
-    for folder in sorted(folders, key=lambda path: _position(path.name, order)):
+    for folder in sorted(found, key=lambda path: _position(path.name, order)):
         cells = _cells(evaluations[folder], columns, is_first_stage=False)
         rows.append(_row(folder.name, published.get(folder.name), cells, columns, notes))
+    if left_out:
+        names = " ".join(sorted(folder.name for folder in left_out))
+        notes.append(f"left out, with no evaluation of {' '.join(sets)}: {names}")
     if any(cell and cell.difference_interval for row in rows for cell in row.cells):
         notes.append(
             "differences are ours less the paper's, with the 95% interval of our mean over the "
             "queries; the paper's own noise is unknown and not in it"
         )
     return Table(columns, tuple(rows), tuple(notes))
-
-
-Evaluations = dict[str, dict[str, Any]]
-
-
-def _read_evaluations(folder: Path, sets: Sequence[str]) -> Evaluations:
-    paths = {name: folder / "evaluation" / f"{name}.json" for name in sets}
-    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
-    if not found:
-        raise InputError(
-            f"{folder}: holds no evaluation of {' '.join(sets)}; a run folder of the reproduce "
-            "scripts is needed, with evaluation/SET.json"
-        )
-    for name, evaluation in found.items():
-        if evaluation.get("baseline") not in evaluation.get("runs", {}):
-            raise InputError(f"{paths[name]}: not an evaluation of ours with a baseline")
-        if len(evaluation["runs"]) != 2:
-            raise InputError(
-                f"{paths[name]}: has {len(evaluation['runs'])} runs; the first stage's and the "
-                "model's are needed"
-            )
-    return found
 
 
 def _cells(

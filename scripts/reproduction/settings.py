@@ -7,13 +7,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from jaxrank.data.collection import QUERIES_FILE, find_documents, find_queries
 from jaxrank.data.document_text import DocumentText
+from jaxrank.data.importing.layouts.beir import CORPUS_FILE
+from jaxrank.data.importing.layouts.collection_source import find_file
 from jaxrank.errors import InputError
 from scripts.reproduction.model_steps import Reranking
 from scripts.reproduction.official_files import missing_files
 from scripts.reproduction.plan import FirstStage, FirstStageName, Source
 from scripts.reproduction.recipe_layers import ROOT, recipe_layers
 from scripts.reproduction.steps import Step
+from scripts.reproduction.training_plan import OpenOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +64,9 @@ class Reproduction:
         output: folder of everything.
         steps: in order.
         missing: a line about each file or package that the user has to bring.
-        open_options: a line about each value that the training's recipe leaves to the user.
-        layout: of the official files that are trained on; None for a collection of the user's own.
-        sets: what is measured.
+        open_options: values that the training's recipe leaves to the user.
+        num_questions: whose candidates are reranked, so far as that is known beforehand; None for a
+            collection of the user's own.
         depth: candidates of a question that are reranked.
     """
 
@@ -70,9 +74,8 @@ class Reproduction:
     output: Path
     steps: list[Step]
     missing: list[str]
-    open_options: list[str]
-    layout: str | None
-    sets: tuple[str, ...]
+    open_options: list[OpenOption]
+    num_questions: int | None
     depth: int
 
 
@@ -103,9 +106,11 @@ def check_sets(sets: Sequence[str], known: Sequence[str] | None) -> None:
     Raises:
         InputError: naming it.
     """
-    if not sets or len(set(sets)) < len(sets):
-        raise InputError(f"sets: got {' '.join(sets) or 'none'}; at least one, and none twice")
+    if not sets:
+        raise InputError("sets: none given; name at least one")
     for name in sets:
+        if sets.count(name) > 1:
+            raise InputError(f"sets: {name} is given twice; name each once")
         if known is not None and name not in known:
             raise InputError(f"sets: {name!r} is unknown; known: {', '.join(known)}")
 
@@ -154,9 +159,13 @@ def missing_of_first_stage(first: FirstStage, splits: Sequence[str]) -> Iterator
 
 def missing_of_collection(source: Source, splits: Sequence[str]) -> Iterator[str]:
     """A line about each file that a user's own collection lacks."""
-    for path in (source.documents, source.collection / "queries.jsonl"):
-        if not path.exists():
-            yield f"{path}: of your own collection, see docs/collections.md"
+    folder = source.collection
+    if find_documents(folder) is None:
+        packed = find_file(folder, CORPUS_FILE)
+        mend = f"gunzip {packed.name} or import the folder, " if packed else ""
+        yield f"{folder / CORPUS_FILE}: of your own collection; {mend}see docs/collections.md"
+    if find_queries(folder) is None:
+        yield f"{folder / QUERIES_FILE}: of your own collection, see docs/collections.md"
     for split in splits:
         if not source.qrels(split).exists():
             yield f"{source.qrels(split)}: judgements of {split} in your own collection"

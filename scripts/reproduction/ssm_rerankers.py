@@ -13,10 +13,12 @@ from scripts.reproduction import plan
 from scripts.reproduction.model_steps import ModelPlan, measure_steps, model_steps, table_step
 from scripts.reproduction.official_files import (
     collection_files,
+    find_beir_files,
+    find_collection_files,
     missing_beir_files,
     missing_files,
 )
-from scripts.reproduction.papers import BEIR_SETS, TABLE_3_SETS
+from scripts.reproduction.papers import BEIR_SETS, TABLE_3_SETS, TRACKS_OF_SETS
 from scripts.reproduction.plan import FirstStage, FirstStageName, Source
 from scripts.reproduction.recipe_layers import find_models
 from scripts.reproduction.settings import (
@@ -31,7 +33,7 @@ from scripts.reproduction.settings import (
     reranking,
 )
 from scripts.reproduction.steps import Step
-from scripts.reproduction.training_plan import open_options
+from scripts.reproduction.training_plan import count_questions, open_options
 
 SettingName = Literal["passage", "document", "longp", "beir"]
 
@@ -43,29 +45,18 @@ class Setting:
     Attributes:
         layout: of the official files, which is also the name of their folder.
         negatives: of a group.
-        tracks: set -> track of `jaxrank.evaluate`.
         rerank_options: further ones of `jaxrank.rerank`.
     """
 
     layout: str
     negatives: int
-    tracks: dict[str, str]
     rerank_options: tuple[str, ...] = ()
 
 
-def _tracks(kind: str) -> dict[str, str]:
-    return {"dev": f"msmarco-{kind}-dev", "dl19": f"dl19-{kind}", "dl20": f"dl20-{kind}"}
-
-
 SETTINGS: dict[str, Setting] = {
-    "passage": Setting("msmarco-passage", 15, _tracks("passage")),
-    "document": Setting("msmarco-document", 7, _tracks("document"), ("--long_documents", "firstp")),
-    "longp": Setting(
-        "msmarco-document",
-        7,
-        _tracks("document"),
-        ("--long_documents", "longp", "--max_length", "1536"),
-    ),
+    "passage": Setting("msmarco-passage", 15),
+    "document": Setting("msmarco-document", 7, ("--long_documents", "firstp")),
+    "longp": Setting("msmarco-document", 7, ("--long_documents", "longp", "--max_length", "1536")),
 }
 # The paper's negatives are from this model's top candidates.
 HOW_TO_MAKE_NEGATIVES = (
@@ -128,20 +119,20 @@ def reproduce(options: SsmRerankersOptions, train_options: Sequence[str]) -> Rep
         sets = options.sets or BEIR_SETS
         check_sets(sets, BEIR_SETS)
         steps, missing, layers = _beir(options, model, sets, train_options)
-        layout = "msmarco-passage"
+        num_questions = 0
     else:
         sets = options.sets or TABLE_3_SETS
         check_sets(sets, None if options.collection else TABLE_3_SETS)
         steps, missing, layers = _trained(options, options.setting, model, sets, train_options)
         layout = SETTINGS[options.setting].layout
+        num_questions = count_questions(sets, layout, first_stage=options.first_stage)
     return Reproduction(
         title=title,
         output=options.output,
         steps=steps,
         missing=missing,
         open_options=open_options(layers, train_options),
-        layout=None if options.collection else layout,
-        sets=sets,
+        num_questions=None if options.collection else num_questions,
         depth=options.depth,
     )
 
@@ -171,16 +162,22 @@ def _trained(
         else missing_files(collection_files(setting.layout, ("train", *sets)), data)
     )
     missing += missing_of_first_stage(first, sets)
-    negatives = options.negatives_run
-    if negatives is None or not negatives.exists():
-        missing.append(f"--negatives_run {negatives or 'RUN'}: {HOW_TO_MAKE_NEGATIVES}")
-        negatives = negatives or Path("RUN")
-    steps = [] if is_own else [_named(plan.import_step(data, source, setting.layout), place)]
+    negatives = options.negatives_run.absolute() if options.negatives_run else Path("RUN")
+    if options.negatives_run is None or not negatives.exists():
+        missing.append(f"--negatives_run {negatives}: {HOW_TO_MAKE_NEGATIVES}")
+    steps = []
+    if not is_own:
+        files = find_collection_files(setting.layout, data)
+        name_of_import = f"{place.name}/collection"
+        steps.append(
+            plan.import_step(data, source, setting.layout, name=name_of_import, files=files)
+        )
+    tracks = {} if is_own else TRACKS_OF_SETS[setting.layout]
     groups = place / f"groups-{setting.negatives}.jsonl"
     steps.append(
         plan.mine_step(
             source,
-            negatives.absolute(),
+            negatives,
             groups,
             name=f"{place.name}/mine-{setting.negatives}",
             negatives=setting.negatives,
@@ -198,7 +195,7 @@ def _trained(
         folder=first.folder / name / model,
         layers=layers,
         tokens=options.output / "tokens",
-        tracks={split: None if is_own else setting.tracks[split] for split in sets},
+        tracks={split: tracks.get(split) for split in sets},
         table="own" if is_own else name,
     )
     steps += model_steps(
@@ -237,8 +234,15 @@ def _beir(
     missing += missing_of_first_stage(first, sets if first.is_brought else ())
     folder = first.folder / model
     for name in sets:
-        source = Source(options.data / "beir" / name, options.document_text)
-        missing += missing_beir_files(source.collection)
+        data = options.data / "beir" / name
+        missing += missing_beir_files(data)
+        collection = options.output / "beir" / "collections" / name
+        source = Source(collection, options.document_text)
+        steps.append(
+            plan.import_step(
+                data, source, "beir", name=f"beir/import-{name}", files=find_beir_files(data)
+            )
+        )
         of_set = _of_set(first, name)
         if not first.is_brought:
             search = f"beir/{first.name}/search-{name}"
@@ -254,16 +258,12 @@ def _beir(
             track="beir",
             set_name=name,
         )
-    steps.append(table_step(first.folder, model, table="beir", sets=sets))
+    steps.append(table_step(first.folder, table="beir", sets=sets))
     return steps, missing, layers
 
 
 def _of_set(first: FirstStage, name: str) -> FirstStage:
     return replace(first, folder=first.folder / "candidates" / name)
-
-
-def _named(step: Step, place: Path) -> Step:
-    return replace(step, name=f"{place.name}/{step.name}")
 
 
 def _is_finished(run_folder: Path) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from jaxrank.files import atomic_open
 from jaxrank.version import source_state
 from scripts.scale.process import Measured, drop_from_page_cache, measure
 from scripts.scale.report import (
@@ -158,8 +159,16 @@ def measure_mining(source: Path, collection: Path, documents: int, groups: int, 
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.scale", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--documents",
+        type=int,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        help="sizes of the collections that are built",
+    )
     parser.add_argument(
         "--groups", type=int, nargs="+", default=[50_000, 200_000], help="even numbers"
     )
@@ -171,10 +180,10 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         help="collection whose passages, joined into articles, give words and lengths",
     )
     parser.add_argument("--scratch", type=Path, help="folder to work in; the system's by default")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the texts and of what is read")
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     parser.add_argument(
-        "--flat_within", type=float, default=1.5, help="growth of CPU time a document that passes"
+        "--flat_within", type=float, default=1.2, help="growth of CPU time a document that passes"
     )
     options = parser.parse_args(argv)
     if min(options.documents) <= START_DOCUMENTS or min(options.groups) < GROUPS_A_QUERY:
@@ -212,7 +221,8 @@ def main(argv: list[str] | None = None) -> int:
             "on_paper": {"documents": paper, "mining": mining},
             "checks": [{**vars(check), "kept": check.kept} for check in found],
         }
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        with atomic_open(options.json) as file:
+            file.write(json.dumps(report, indent=1) + "\n")
     return 0 if all(check.kept for check in found) else 1
 
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.reproduction.papers import RANKMAMBA_GROUPS
+
 Row = dict[str, Any]
 
 BUILD_BOUND = 1 << 30
 MINING_BOUND = 2 << 30
-REAL_GROUPS = 734_008
-"""Groups that RankMamba has of MS MARCO document."""
-
 INDEX_BYTES_HELD = 8 + 8 + 8 + 4 + 1
 """A document's while ids are sorted: hash, order, sorted hash, row, whether it is repeated."""
 
@@ -63,17 +62,16 @@ def checks(start: Row, sizes: Sequence[Row], *, flat_within: float) -> list[Chec
     ]
     if len(sizes) > 1:
         # Of the processor: time on the clock has the disk and other programs in it.
-        smallest, largest = (
-            per_document(row, start, "build_cpu_s") for row in sizes[:: len(sizes) - 1]
-        )
-        found.append(
+        smallest, *larger = (per_document(row, start, "build_cpu_s") for row in sizes)
+        found += [
             Check(
-                f"CPU time a document at {sizes[-1]['documents']:,} documents, relative to "
+                f"CPU time a document at {row['documents']:,} documents, relative to "
                 f"{sizes[0]['documents']:,}",
-                largest / smallest if smallest else float("inf"),
+                cost / smallest if smallest else float("inf"),
                 flat_within,
             )
-        )
+            for row, cost in zip(sizes[1:], larger, strict=True)
+        ]
     return found
 
 
@@ -116,8 +114,8 @@ def extrapolate_mining(last: Row) -> Row | None:
     if len(last["mining"]) < 2:
         return None
     fewer, more = last["mining"][-2:]
-    steps = (REAL_GROUPS - more["groups"]) / (more["groups"] - fewer["groups"])
-    row: Row = {"groups": REAL_GROUPS}
+    steps = (RANKMAMBA_GROUPS - more["groups"]) / (more["groups"] - fewer["groups"])
+    row: Row = {"groups": RANKMAMBA_GROUPS}
     for key in ("seconds", "peak_anonymous"):
         row[key] = more[key] + steps * (more[key] - fewer[key])
     return row

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from scripts.medquad_articles import article_of
+
 RUN_DEPTH = 100
 RUN_FILE = "msmarco-doctrain-top100"
 
@@ -51,7 +53,7 @@ def read_articles(folder: Path) -> Articles:
         for line in file:
             passage = json.loads(line)
             words = passage["text"].encode().split()
-            article = passage["_id"].rpartition("-")[0] or passage["_id"]
+            article = article_of(passage["_id"])
             lengths[article] = lengths.get(article, 0) + len(words)
             passages += [b" ".join(words) + b" "] if words else []
     text = b"".join(passages)

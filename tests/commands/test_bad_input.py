@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from ckpt_convert import __main__ as ckpt_convert
 from ckpt_convert.load import load
 from ckpt_convert.save import save
-from jaxrank import evaluate, mine, rerank, search, train
+from jaxrank import compare, evaluate, fuse, mine, rerank, search, train
 from jaxrank.command_line import EXIT_STOPPED, run
 from jaxrank.evaluation.runs import read_run
 from jaxrank.models.bert import BertConfig
@@ -46,15 +46,18 @@ WEIGHTS = "model/model.safetensors"
 
 MAINS: dict[str, Callable[[], None]] = {
     "search": search.main,
+    "fuse": fuse.main,
     "mine": mine.main,
     "train": train.main,
     "rerank": rerank.main,
     "evaluate": evaluate.main,
+    "compare": compare.main,
     "ckpt_convert": ckpt_convert.main,
 }
 # Options that work; those of a case come after them and win.
 OPTIONS = {
     "search": "--collection c --split test --output out",
+    "fuse": "--runs test.run dev.run --output out",
     "mine": "--collection c --split train --run train.run --output out --negatives 3 --last_rank 5",
     "rerank": "--model model --collection c --run test.run --output out",
     "evaluate": "--qrels c/qrels.test.txt --runs test.run",
@@ -63,6 +66,7 @@ OPTIONS = {
         "--data.groups_per_batch 2 --text.max_length 32 --optimizer.warmup_fraction 0.2 "
         "--training.steps 2 --training.milestones 1 --training.output out"
     ),
+    "compare": "run --output out",
     "ckpt_convert": "",
 }
 
@@ -144,6 +148,11 @@ def remove(name: str) -> Change:
     return lambda folder: (folder / name).unlink()
 
 
+def link(name: str) -> Change:
+    """A name for the run that it is given beside."""
+    return lambda folder: (folder / name).symlink_to("test.run")
+
+
 def configure(section: str | None = None, **values: Any) -> Change:
     """Change the model's config.json."""
 
@@ -179,6 +188,7 @@ class Case(NamedTuple):
     change: Change | None = None
 
 
+INPUT = "is an input of this command"
 REPEATED = '{"_id": "d1", "text": ""}\n'
 
 CASES = [
@@ -189,7 +199,7 @@ CASES = [
     Case("train", "model.dtype: got float8; auto, float32, bfloat16 or", "--model.dtype float8"),
     Case("train", "model.head: got liner; linear, classification or null", "--model.head liner"),
     Case("ckpt_convert", "invalid choice: 'liner'", "import model out --head liner"),
-    Case("evaluate", "'nDGC@10': unknown; did you mean 'nDCG'?", "--measures nDGC@10"),
+    Case("evaluate", "'nDGC@10': unknown; did you mean 'nDCG@10'?", "--measures nDGC@10"),
     Case("rerank", "depth: got 0; at least 1", "--depth 0"),
     Case("rerank", "depth: got -1; at least 1", "--depth -1"),
     Case("rerank", "batch_size: got 0; at least 1", "--batch_size 0"),
@@ -209,10 +219,52 @@ CASES = [
     Case("ckpt_convert", "test.run/x: cannot be written", "import model test.run/x"),
     Case("ckpt_convert", "c: a file is to be written here", "check model --json c"),
     Case("train", "out/model: is not of a run of ours", "", write("out/model", "mine")),
-    Case("search", "nowhere/corpus.jsonl: no such file", "--collection nowhere"),
+    Case("search", "error: nowhere: no such folder; a collection", "--collection nowhere"),
+    Case("search", "error: test.run: a collection folder is needed", "--collection test.run"),
     Case("rerank", "./nowhere: no such folder", "--model ./nowhere"),
     Case("rerank", "hub did not give it", "--model some/reranker"),
     Case("rerank", "test.run: a model folder is needed, this is a file", "--model test.run"),
+    # Outputs that are inputs.
+    Case("search", f"c/qrels.dev.txt: {INPUT} (--collection)", "--output c/qrels.dev.txt"),
+    Case("search", f"c/documents: {INPUT} (--collection)", "--output c/documents"),
+    Case("search", f"c/qrels.new.txt: {INPUT} (--collection)", "--output c/qrels.new.txt"),
+    Case("fuse", f"error: dev.run: {INPUT} (--runs); give --output", "--output ./dev.run"),
+    Case("mine", f"train.run: {INPUT} (--run); give --output", "--output train.run"),
+    Case(
+        "mine",
+        f"pairs: {INPUT} (--exclude)",
+        "--exclude pairs --output pairs",
+        write("pairs", "q1\td1\n"),
+    ),
+    Case("mine", f"c/queries.jsonl: {INPUT} (--collection)", "--output c/queries.jsonl"),
+    Case("rerank", f"test.run: {INPUT} (--run)", "--output test.run"),
+    Case("rerank", f"test.run: {INPUT} (--run)", "--run link --output test.run", link("link")),
+    Case("rerank", f"model/config.json: {INPUT} (--model)", "--output model/config.json"),
+    Case("rerank", f"c/corpus.jsonl: {INPUT} (--collection)", "--output c/corpus.jsonl"),
+    Case("evaluate", f"test.run: {INPUT} (--runs); give --csv", "--csv test.run"),
+    Case("evaluate", f"c/qrels.test.txt: {INPUT} (--qrels)", "--per_query c/qrels.test.txt"),
+    Case("evaluate", f"c/corpus.jsonl: {INPUT} (--coll", "--collection c --json c/corpus.jsonl"),
+    Case(
+        "evaluate",
+        f"year.tsv: {INPUT} (--slice_by)",
+        "--slice_by year.tsv:2 --latex year.tsv",
+        write("year.tsv", "q16\t1\n"),
+    ),
+    Case(
+        "compare",
+        f"run/metrics.jsonl: {INPUT} (--runs)",
+        "--output run/metrics.jsonl",
+        write("run/run.json", "{}"),
+    ),
+    Case(
+        "train",
+        f"out/model: {INPUT} (--model.init_from); give --training.output",
+        "--model.init_from out/model --training.overwrite true",
+        write("out/run.json", "{}"),
+    ),
+    Case(
+        "ckpt_convert", f"model/config.json: {INPUT} (SRC)", "check model --json model/config.json"
+    ),
     # Collections, judgements, runs, groups.
     Case(
         "search",
@@ -252,13 +304,13 @@ CASES = [
     ),
     Case(
         "rerank",
-        "query 'q99' is not among the collection's",
+        "test.run: query 'q99' is not among the queries of c;",
         "",
         append("test.run", "q99 Q0 d9 1 1 t"),
     ),
     Case(
         "rerank",
-        "document 'd99' is not in the collection",
+        "test.run: query 'q19' has document 'd99', which c lacks; give the collection",
         "",
         append("test.run", "q19 Q0 d99 1 1 t"),
     ),
@@ -283,6 +335,9 @@ CASES = [
         write("groups.jsonl", '{"query": "a", "pos": [], "neg": ["b"]}'),
     ),
     Case("train", "split 'dve': c holds neither", "--dev.run dev.run --dev.split dve"),
+    Case("rerank", "run, groups: neither is given; give --run or --groups", "--run null"),
+    Case("rerank", "run, groups: both are given; give one", "--groups groups.jsonl"),
+    Case("evaluate", "runs: got a.run,b.run; blanks are needed between", "--runs a.run,b.run"),
     # Models.
     Case(
         "rerank",
@@ -423,7 +478,9 @@ def test_ctrl_c_leaves_the_earlier_run(
     before = snapshot(folder)
     monkeypatch.setattr(owner, method, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert call(monkeypatch, command, OPTIONS[command]) == 130
-    assert capsys.readouterr().err == "interrupted: files written so far are complete\n"
+    assert capsys.readouterr().err == (
+        "interrupted: no unfinished file passes for whole; the same command can be run again\n"
+    )
     assert snapshot(folder) == before
 
 

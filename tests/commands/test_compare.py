@@ -378,7 +378,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_paths(tmp_path: Path, dat
     [
         (["{data}"], "questions: not a run folder; run.json is not there"),
         (["{run}", "none"], "none: not a run folder"),
-        (["{run}", "{run}"], "runs: 2 given; at least one is needed, and none twice"),
+        (["{run}", "{run}"], " is given twice"),
         (["{run}", "--baseline", "other"], "other is not among the runs"),
         (["--output", "x.html"], "runs"),
         (["{run}", "--output", "{data}"], "a file is to be written here, this is a folder"),

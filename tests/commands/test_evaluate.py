@@ -101,11 +101,12 @@ def test_bad_files_give_one_line_status_2_and_no_output(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--measures", "ndgc@10"], "did you mean 'nDCG'?"),
+        (["--measures", "ndgc@10"], "did you mean 'nDCG@10'?"),
         (["--baseline", "other.run"], "other.run is not among the runs"),
         (["--runs", "absent.run"], "absent.run: no such file"),
         (["--qrels", "absent.txt"], "absent.txt: no such file"),
         (["--mesures", "RR"], "did you mean 'measures'?"),
+        (["--document_text", "body"], "document_text: got body; only --slice_by document_length"),
     ],
 )
 def test_bad_options_are_named(folder: Path, options: list[str], words: str) -> None:

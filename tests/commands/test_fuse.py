@@ -21,7 +21,7 @@ def test_the_fused_run_is_a_run(
 ) -> None:
     out = tmp_path / "fused.run"
     fuse.main(["--runs", *runs, "--output", str(out), "--depth", "2"])
-    assert "4 queries, 0 of them not in all runs" in capsys.readouterr().out
+    assert "4 queries, 12 documents for them\n" in capsys.readouterr().out
     assert read_run(out)["q0"].keys() == {"x", "z"}
     assert out.read_text().splitlines()[0].startswith("q0 Q0 x 1 0.0322")
     assert out.read_text().splitlines()[0].endswith(" rrf")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrank import mine, search
+from jaxrank import import_collection, mine, search
 from jaxrank.command_line import run
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import read_groups
@@ -106,12 +106,33 @@ def test_guards_leave_out_candidates_and_say_how_many(
     assert "1 candidates are duplicates of a relevant document, 1 of another candidate" in output
 
 
+def test_an_imported_collection_has_its_duplicates_counted_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    (source / "qrels").mkdir(parents=True)
+    texts = {"p": "relevant", "a": "relevant", "b": "far", "c": "far"}
+    (source / "corpus.jsonl").write_text(
+        "".join(f'{{"_id": "{name}", "text": "{text}"}}\n' for name, text in texts.items())
+    )
+    (source / "queries.jsonl").write_text('{"_id": "q", "text": "?"}\n')
+    (source / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp\t1\n")
+    import_collection.main(["--source", str(source), "--output", str(tmp_path / "store")])
+    run_file = tmp_path / "a.run"
+    run_file.write_text("".join(f"q Q0 {name} 1 {ord(name)} t\n" for name in "abcp"))
+    mine.main([*arguments(tmp_path / "store", run_file, tmp_path / "g"), "--negatives", "3"])
+    (group,) = read_groups(tmp_path / "g")
+    assert set(group.negative_ids) == {"a", "b", "c"}
+    told = "1 candidates are duplicates of a relevant document, 1 of another candidate: kept"
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--negatives", "51"], "negatives: 51"),
         (["--negatvies", "5"], "did you mean 'negatives'?"),
-        (["--split", "train"], "no group could be made"),
+        (["--split", "train"], "give the split that the run was made for"),
         (["--run", "absent.run"], "absent.run: no such file"),
         (["--exclude", "absent.tsv"], "absent.tsv: no such file"),
         (["--seed", "x"], "seed"),

@@ -16,7 +16,7 @@ from jaxrank.errors import InputError
 from jaxrank.evaluation.runs import Run, read_run
 from jaxrank.models.families import get_family
 from jaxrank.models.module import RerankerConfig, build_module, init_module, parameters
-from jaxrank.ranking.long_documents import LongDocuments
+from jaxrank.ranking.policies import LongDocuments
 from jaxrank.reranker import Reranker
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import load_tokenizer

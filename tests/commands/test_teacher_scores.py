@@ -136,8 +136,8 @@ def test_the_first_loss_is_that_of_the_files_labels_and_scores(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "run, groups: got None, None; exactly one"),
-        (["--groups", "groups.jsonl", "--run", "a.run"], "run, groups: got a.run, groups.jsonl; e"),
+        ([], "run, groups: neither is given; give --run or"),
+        (["--groups", "groups.jsonl", "--run", "a.run"], "run, groups: both are given; give one"),
         (["--run", "a.run"], "collection: got null; a run needs the collection"),
         (["--groups", "groups.jsonl"], "groups.jsonl: groups by ids need the collection"),
         (["--groups", "groups.jsonl", "--depth", "3"], "depth: got 3; groups are scored whole"),

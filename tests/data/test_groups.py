@@ -72,7 +72,10 @@ def test_labels_and_scores_are_read_back_to_the_bit(tmp_path: Path):
         (line(negative_ids=["d2", "d2"]), "a document is named twice"),
         (line(negative_ids=["d1", "d2"]), "a document is named twice"),
         (line(negatives=[]), "has an unknown key, negatives"),
-        (line(query_id="q9"), "query 'q9' is not in the collection"),
+        (
+            line(query_id="q9"),
+            "query 'q9' is not in the collection; give the one that the groups were made from",
+        ),
         (line(negative_ids=["d2", "d9"]), "document 'd9' is not in the collection"),
         ("{", "not valid JSON"),
         (line(positive_score=1.0), "'negative_scores': got None; 2 are needed, one for each"),

@@ -9,7 +9,7 @@ import pytest
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import Group
 from jaxrank.data.pipeline import training_batches
-from jaxrank.data.tokens.table import TokenStore, tokenise_groups
+from jaxrank.data.tokens.table import GroupTokens, tokenise_groups
 from jaxrank.errors import InputError
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, TruncationCounts, load_tokenizer
@@ -174,7 +174,7 @@ def test_one_group_alone_makes_batches(collection, groups: list[Group], tokenize
 
 
 @pytest.fixture(scope="module")
-def tokens(collection: Collection, groups: list[Group], tokenizer: PairTokenizer) -> TokenStore:
+def tokens(collection: Collection, groups: list[Group], tokenizer: PairTokenizer) -> GroupTokens:
     return tokenise_groups(groups, collection.queries, collection.documents, tokenizer)
 
 
@@ -295,7 +295,7 @@ def test_accumulation_cuts_a_batch_into_its_groups_in_order(batches):
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_padded_shards_join_to_the_whole_batch(
-    batches, tokens: TokenStore, processes: int, accumulation: int
+    batches, tokens: GroupTokens, processes: int, accumulation: int
 ):
     options = {"groups_per_batch": 8, "accumulation": accumulation, "tokens": tokens}
     shards = [batches(shard=(index, processes), **options) for index in range(processes)]
@@ -327,7 +327,7 @@ def test_shapes_are_those_of_the_fullest_process(tokenizer: PairTokenizer, packi
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_packed_shards_join_to_the_whole_batch(
-    batches, tokens: TokenStore, processes: int, accumulation: int
+    batches, tokens: GroupTokens, processes: int, accumulation: int
 ):
     options = {"groups_per_batch": 8, "accumulation": accumulation, "tokens": tokens}
     shards = [
@@ -347,7 +347,7 @@ def test_packed_shards_join_to_the_whole_batch(
 
 
 def test_shards_count_what_they_encode(
-    collection: Collection, groups: list[Group], tokens: TokenStore, bert_tokenizer_folder: Path
+    collection: Collection, groups: list[Group], tokens: GroupTokens, bert_tokenizer_folder: Path
 ):
     def count(shard: tuple[int, int]) -> TruncationCounts:
         tokenizer = PairTokenizer(load_tokenizer(bert_tokenizer_folder), TextConfig(max_length=64))
@@ -426,7 +426,7 @@ def test_groups_without_labels_have_1_for_the_positive(batches):
     ],
 )
 def test_a_restored_state_continues_exactly_under_every_option(
-    batches, tokens: TokenStore, options: dict
+    batches, tokens: GroupTokens, options: dict
 ):
     expected = list(islice(batches(tokens=tokens, **options), 8))
     iterator = batches(tokens=tokens, **options)
@@ -439,7 +439,7 @@ def test_a_restored_state_continues_exactly_under_every_option(
     assert_equal(expected[5:], list(islice(fresh, 3)))
 
 
-def test_a_state_serves_any_number_of_processes(batches, tokens: TokenStore):
+def test_a_state_serves_any_number_of_processes(batches, tokens: GroupTokens):
     one, two = batches(), batches(shard=(1, 2), tokens=tokens)
     for _ in range(3):
         next(one), next(two)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from jaxrank.errors import InputError
+from jaxrank.evaluation import assessment
 from jaxrank.evaluation.assessment import assess
 from jaxrank.evaluation.options import AssessmentOptions
 
@@ -24,6 +25,17 @@ def test_a_run_whose_lines_are_mixed_gives_the_same_measures(tmp_path: Path) -> 
     report = assess(AssessmentOptions(qrels, (tidy, mixed))).report
     assert report.evaluations["mixed"] == report.evaluations["tidy"]
     assert report.evaluations["tidy"].means["RR@10"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+
+
+@pytest.mark.parametrize("fault", ["q8 Q0 d9 1", "q0 Q0 d0 1 5 t"])
+def test_a_run_with_a_faulty_line_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    qrels = write(tmp_path, "qrels.txt", ["q0 0 d0 1"])
+    path = write(tmp_path, "a.run", [*lines_of({"q0": {"d0": 1.0}}), fault])
+    monkeypatch.setattr(assessment, "read_run", lambda _: pytest.fail("read as a whole"))
+    with pytest.raises(InputError, match=r"a\.run:2: "):
+        assess(AssessmentOptions(qrels, (path,)))
 
 
 def test_beir_leaves_out_the_document_that_is_the_query(tmp_path: Path) -> None:
@@ -68,4 +80,11 @@ def test_an_error_of_a_shared_split_names_the_run(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"run other: the run and the qrels share no query \(run: x"
     ):
+        assess(AssessmentOptions(qrels, (run,)))
+
+
+def test_an_error_of_a_run_file_names_the_file_once(tmp_path: Path) -> None:
+    qrels = write(tmp_path, "qrels.txt", ["q1 0 d1 1"])
+    run = write(tmp_path, "empty.run", [])
+    with pytest.raises(InputError, match=rf"^{run}: no results"):
         assess(AssessmentOptions(qrels, (run,)))

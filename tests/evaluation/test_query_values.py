@@ -73,11 +73,25 @@ def test_an_item_names_what_and_where_slices_begin(tmp_path: Path) -> None:
     ("item", "words"),
     [
         ("query_length", "query_length needs texts; give their folder with --collection"),
-        ("query_lenght", "'query_lenght' is neither query_length nor document_length nor a file"),
-        ("query_length:3,,5", "got ''; a finite number"),
+        (
+            "query_lenght",
+            "'query_lenght' is neither query_length nor document_length nor a TSV file",
+        ),
+        ("query_lenght:5,9", "with edges as in query_length:5,9"),
+        (
+            "query_length:a,b",
+            "'query_length:a,b': edges are numbers, e.g. query_length:5,9; got 'a'",
+        ),
+        ("query_length:3,,5", "edges are numbers, e.g. query_length:5,9; got ''"),
     ],
 )
 def test_a_bad_item_is_named(item: str, words: str) -> None:
     with pytest.raises(InputError) as error:
         values_for(item, QRELS, None)
     assert words in str(error.value)
+
+
+def test_queries_of_a_file_that_have_no_judgements_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "v.tsv").write_text("q1\t3\nq8\t1\nq9\t1\n")
+    values, _ = values_for(str(tmp_path / "v.tsv"), QRELS, None)
+    assert values.remarks == ("v: 2 of its 3 queries are not in the judgements",)

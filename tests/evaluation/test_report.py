@@ -81,4 +81,14 @@ def test_queries_without_relevant_documents_count_zero_and_are_noted() -> None:
 
 def test_recall_deeper_than_the_run_is_noted() -> None:
     notes = compare_runs(QRELS, {"good": GOOD}, ["R@2", "R@100", "AP@100"]).notes()
-    assert notes == ["good: at most 2 documents a query, so R@100 sees no more"]
+    assert notes == ["good: 2 documents a query, so R@100 sees no more"]
+    notes = compare_runs(QRELS, {"good": GOOD}, ["R@3", "R@100", "R@1000"]).notes()
+    assert notes == ["good: 2 documents a query, so R@3, R@100 and R@1000 see no more"]
+
+
+def test_a_run_that_ends_by_itself_is_no_remark() -> None:
+    short = GOOD | {"q1": {"d1": 1.0}}
+    assert compare_runs(QRELS, {"short": short}, ["R@100"]).notes() == []
+    # One query alone stops at some depth in any case.
+    one = compare_runs({"q0": {"d1": 1}}, {"good": GOOD}, ["R@100"])
+    assert one.notes() == ["good: 3 queries have no judgements and are left out"]

@@ -1,5 +1,6 @@
 import gzip
 import math
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,13 +35,26 @@ def test_a_run_is_read_query_by_query_as_it_is_read_whole(tmp_path: Path) -> Non
     assert [query_id for query_id, _ in iter_run(path)] == ["q2", "q0", "q1"]
 
 
-def test_reading_query_by_query_holds_no_more_than_one_query(tmp_path: Path) -> None:
+def test_reading_query_by_query_is_lazy(tmp_path: Path) -> None:
     path = tmp_path / "a.run"
     path.write_text("q1 Q0 d1 1 2.0 tag\nq2 Q0 d1 1 2.0 tag\nq3 Q0 d1 1 bad tag\n")
     results = iter_run(path)
     assert next(results) == ("q1", {"d1": 2.0})
     with pytest.raises(InputError, match="score 'bad'"):
         list(results)
+
+
+def test_reading_query_by_query_holds_no_more_than_one_query(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    peaks = []
+    for num_queries in (2, 40):
+        lines = [f"q{n // 500} Q0 d{n % 500} 1 {n} tag\n" for n in range(500 * num_queries)]
+        path.write_text("".join(lines))
+        tracemalloc.start()
+        assert sum(len(scores) for _, scores in iter_run(path)) == 500 * num_queries
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0], peaks
 
 
 def test_a_query_whose_lines_are_not_together_is_refused_with_the_mend(tmp_path: Path) -> None:

@@ -58,7 +58,12 @@ def test_queries_and_documents_of_some_runs_only_are_kept_and_counted() -> None:
     assert fusion.run["only"] == pytest.approx({"x": 1 / 61})
     assert (fusion.num_queries, fusion.partial_queries) == (2, 1)
     assert (fusion.num_documents, fusion.partial_documents) == (5, 2)
-    assert "2 queries, 1 of them not in all runs" in fusion.lines()[0]
+    assert fusion.lines() == [
+        "2 queries, 5 documents for them",
+        "1 queries are in some of the runs only",
+        "2 documents are in some only of the runs that have their query",
+    ]
+    assert len(fuse_runs([A, A]).lines()) == 1
 
 
 def test_the_depth_keeps_the_best() -> None:

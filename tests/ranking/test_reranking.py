@@ -59,11 +59,16 @@ def test_a_depth_below_1_is_refused(depth: int) -> None:
 
 @pytest.mark.parametrize(
     ("run", "message"),
-    [({"q9": {"d1": 1.0}}, "query 'q9'"), ({"q1": {"d9": 1.0}}, "document 'd9'")],
+    [
+        ({"q9": {"d1": 1.0}}, "a.run: query 'q9' is not among the queries of data; "),
+        ({"q1": {"d9": 1.0}}, "a.run: query 'q1' has document 'd9', which data lacks; "),
+    ],
 )
 def test_what_the_collection_lacks_is_named(run: Run, message: str) -> None:
     def score(_: object) -> NoReturn:
         raise AssertionError("scored before the run was checked")
 
-    with pytest.raises(InputError, match=message):
-        rerank_run(run, QUERIES, DOCUMENTS, score)
+    with pytest.raises(InputError) as error:
+        rerank_run(run, QUERIES, DOCUMENTS, score, run_name="a.run", collection_name="data")
+    mend = "give the collection that the run was made from"
+    assert str(error.value) == message + mend

@@ -92,7 +92,25 @@ def test_a_killed_build_leaves_no_index_and_the_next_one_succeeds(
         assert process.stdout.readline() == "all but the manifest\n"
         process.send_signal(signal.SIGKILL)
     assert not holds_index(index)
+    (leftover,) = tmp_path.glob(".index.*.part")
+    others = [tmp_path / ".index.of-another.12345678.part", tmp_path / ".an-index.12345678.part"]
+    for folder in others:
+        folder.mkdir()
     assert build_index(collection, index, threads=1).indexed == 3
+    assert not leftover.exists()
+    assert all(folder.exists() for folder in others)
+
+
+def test_a_build_that_goes_on_is_left_alone(collection: Collection, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", KILLED_BUILD, str(collection.folder), str(tmp_path / "i")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "all but the manifest\n"
+        with pytest.raises(InputError, match="another process is building this index; wait for"):
+            build_index(collection, tmp_path / "i", threads=1)
+        assert len(list(tmp_path.glob(".i.*.part"))) == 1
+        assert build_index(collection, tmp_path / "other", threads=1).indexed == 3
+        process.send_signal(signal.SIGKILL)
 
 
 def test_a_failed_build_leaves_the_earlier_index(
@@ -105,7 +123,11 @@ def test_a_failed_build_leaves_the_earlier_index(
         build_index(collection, tmp_path / "index", threads=1)
     assert read_manifest(tmp_path / "index") == manifest
     assert len(Lucene(tmp_path / "index")) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["collection", "index"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".index.lock",
+        "collection",
+        "index",
+    ]
 
 
 def test_documents_without_any_text_are_refused(tmp_path: Path) -> None:

@@ -37,6 +37,19 @@ def test_a_missing_package_is_named_with_its_mend(
         lucene_java.check_java()
 
 
+def test_the_newest_of_several_jars_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jars = tmp_path / "resources" / "jars"
+    jars.mkdir(parents=True)
+    for version in ("1.9.2", "1.10.0", "1.10.0-SNAPSHOT"):
+        (jars / f"anserini-{version}-fatjar.jar").touch()
+    package = ModuleSpec("pyserini", None, is_package=True)
+    package.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(lucene_java, "find_spec", lambda _: package)
+    assert lucene_java.anserini_jar.__wrapped__() == jars / "anserini-1.10.0-fatjar.jar"
+
+
 def test_the_machines_java_is_taken_if_it_is_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,18 @@ def test_the_groups_of_a_positive_share_no_negative_while_they_last() -> None:
     assert all(len(set(ids)) == 7 for ids in again)  # 12 candidates: the second goes round
 
 
+def test_negatives_that_a_second_group_repeats_are_counted() -> None:
+    groups, report = mine_negatives(
+        RUN, {"q1": {"d03": 1}}, negatives=3, last_rank=5, groups_per_positive=2
+    )
+    assert report.repeated_negatives == 2  # of 4 candidates
+    assert len(set(groups[0].negative_ids) & set(groups[1].negative_ids)) == 2
+    assert any(line.startswith("2 negatives are in another group") for line in report.lines())
+    _, report = mine_negatives(RUN, QRELS, negatives=3, last_rank=10, groups_per_positive=2)
+    assert report.repeated_negatives == 0
+    assert not any("in another group" in line for line in report.lines())
+
+
 def test_short_groups_and_their_missing_negatives_are_counted() -> None:
     groups, report = mine_negatives(RUN, QRELS, negatives=5, first_rank=3, last_rank=7)
     assert [len(group.negative_ids) for group in groups] == [3, 3, 5]
@@ -84,6 +96,10 @@ def test_positives_outside_the_collection_and_queries_outside_the_run_are_counte
     groups, report = mine_negatives(RUN, qrels, negatives=2, documents=set(IDS))
     assert {group.query_id for group in groups} == {"q1"}
     assert (report.positives_not_in_collection, report.queries_not_in_run) == (1, 1)
+    missing = next(name for name, grade in qrels["q2"].items() if grade > 0)
+    assert report.first_not_in_collection == missing
+    line = f"1 positives are not in the collection, first {missing}: left out"
+    assert line in report.lines()
 
 
 def test_a_positive_without_candidates_is_left_out_and_counted() -> None:
@@ -95,12 +111,37 @@ def test_a_positive_without_candidates_is_left_out_and_counted() -> None:
 
 
 def test_a_run_of_another_collection_is_refused() -> None:
-    with pytest.raises(InputError, match="'d20', which is not in the collection"):
+    with pytest.raises(
+        InputError, match=r"^run: query 'q1' has document 'd20', which the collection lacks; give"
+    ):
         mine_negatives(RUN, QRELS, negatives=2, documents={*IDS[:19], "d99"})
 
 
+def test_a_document_of_many_queries_is_looked_up_once() -> None:
+    asked: list[str] = []
+
+    class Asked(set[str]):
+        def __contains__(self, name: object) -> bool:
+            asked.append(str(name))
+            return super().__contains__(name)
+
+    mine_negatives(RUN, QRELS, negatives=2, last_rank=20, documents=Asked([*IDS, "d99"]))
+    assert sorted(asked) == [*IDS, "d99"]
+
+
 def test_no_group_at_all_is_refused() -> None:
-    with pytest.raises(InputError, match=r"no group could be made.*2 queries are not in the run"):
+    with pytest.raises(InputError) as error:
+        mine_negatives({"q1": {"d03": 1.0}}, QRELS, negatives=2)
+    assert str(error.value) == (
+        "no group could be made: 1 queries are not in the run, with 1 positives: left out; "
+        "2 positives have no negative: left out; 1 candidates are judged relevant: left out"
+    )
+
+
+def test_a_run_of_another_split_is_named_as_such() -> None:
+    with pytest.raises(
+        InputError, match=r"^run: none of its 1 queries is judged \(first 'x', judged is 'q1'\)"
+    ):
         mine_negatives({"x": {"d": 1.0}}, QRELS, negatives=2)
 
 
@@ -183,7 +224,18 @@ def test_duplicates_of_a_relevant_document_and_of_a_better_candidate_are_left_ou
     )
     assert drawn(groups, "q1") == {"d01", "d04", "d05", "d06", "d08"}
     assert (report.duplicates_of_relevant, report.duplicates_of_candidates) == (1, 2)
+    assert "left out" in next(line for line in report.lines() if "duplicates" in line)
     assert mine_negatives(RUN, QRELS, **settings)[1].duplicates_of_relevant is None
+
+
+def test_duplicates_that_are_not_to_be_dropped_are_counted_and_kept() -> None:
+    bodies = dict(zip(IDS, range(20), strict=True)) | {"d99": 99, "d09": 3, "d02": 2}
+    settings = {"negatives": 8, "last_rank": 10}
+    groups, report = mine_negatives(RUN, QRELS, fingerprint=bodies.__getitem__, **settings)
+    assert groups == mine_negatives(RUN, QRELS, **settings)[0]
+    # d02 has the body of q1's positive d03; d09 that of d04; in q2 both repeat a better one.
+    assert (report.duplicates_of_relevant, report.duplicates_of_candidates) == (1, 1 + 2)
+    assert any("kept (drop_duplicates leaves them out)" in line for line in report.lines())
 
 
 def test_a_guard_that_leaves_nothing_out_changes_no_draw() -> None:

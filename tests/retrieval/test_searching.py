@@ -7,6 +7,7 @@ import pytest
 from jaxrank.data.collection import Collection
 from jaxrank.errors import InputError
 from jaxrank.evaluation.runs import read_run
+from jaxrank.retrieval import searching
 from jaxrank.retrieval.searching import SearchReport, search_queries
 from tests.retrieval.small_collection import write_collection
 
@@ -45,7 +46,7 @@ def test_runs_of_one_folder_share_an_index(collection: Collection, tmp_path: Pat
     assert second[0].startswith("index of 4 documents in ")
     assert "lucene-index opened in" in second[0]
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert names == ["a.run", "b.run", "lucene-index"]
+    assert names == [".lucene-index.lock", "a.run", "b.run", "lucene-index"]
     assert (tmp_path / "runs" / "a.run").read_text().split()[5] == "lucene"
     assert list(read_run(tmp_path / "runs" / "a.run")["q1"]) == ["d1", "d2"]
 
@@ -72,6 +73,15 @@ def test_an_index_of_other_tools_is_taken_and_said_to_be_unknown(
     report = by_lucene(collection, tmp_path / "b.run", str(tmp_path / "index"))
     assert "whose collection and texts nothing tells" in report.index
     assert read_run(tmp_path / "a.run") == read_run(tmp_path / "b.run")
+
+
+def test_a_prebuilt_index_is_said_to_have_texts_of_its_own(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_lucene(collection, tmp_path / "a.run", str(tmp_path / "index"))
+    monkeypatch.setattr(searching, "fetch_prebuilt", lambda _: tmp_path / "index")
+    report = by_lucene(collection, tmp_path / "b.run", "msmarco-v1-doc-slim")
+    assert "whose texts --document_text does not change" in report.index
 
 
 def test_documents_that_the_collection_lacks_are_refused(

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from jaxrank.errors import InputError
+from jaxrank.evaluation.measures import evaluate_run
+from jaxrank.evaluation.qrels import read_qrels
+from jaxrank.evaluation.runs import read_run
 from scripts.reproduction import __main__ as command
 from tests.scripts.miniature import DEPTH, write_miniature, write_model
 
@@ -30,6 +33,7 @@ TRAINING = (
     *("--checkpoint.every", 4, "--dev.queries", 3),
 )
 RECORDED = 13
+LIMIT_S = 300
 
 
 class Miniature:
@@ -71,16 +75,21 @@ class Miniature:
         """Start the script, and send a signal when its training has saved a checkpoint."""
         process = self.start(model)
         checkpoints = self.output / "bm25" / "paper" / model / "checkpoints"
+        limit = time.monotonic() + LIMIT_S
         while process.poll() is None and not list(checkpoints.glob("step-*")):
+            if time.monotonic() > limit:
+                process.kill()
+                said, complained = process.communicate()
+                pytest.fail(f"no checkpoint within {LIMIT_S} s\n{said}{complained}")
             time.sleep(0.005)
         process.send_signal(number)
-        said, complained = process.communicate()
+        said, complained = process.communicate(timeout=LIMIT_S)
         return process.returncode, said, complained
 
     def finish(self, model: str, *more: object) -> str:
         """Start the script and wait for its end; what it said."""
         process = self.start(model, *more)
-        said, complained = process.communicate()
+        said, complained = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0, said + complained
         return said
 
@@ -170,6 +179,13 @@ def test_the_table_is_filled_for_a_transformer_and_a_mamba(reproduced: Miniature
             assert re.fullmatch(r"[+-]\d\.\d{4} \([+-]\d\.\d{4} [+-]\d\.\d{4}\)", difference)
             assert float(ours) - float(paper) == pytest.approx(float(difference[:7]), abs=1.1e-4)
     assert "not measured" not in table
+    qrels = read_qrels(reproduced.output / "collection" / "qrels.dl19.txt")
+    for row, run in (
+        (rows[2], "bm25.dl19.run"),
+        (rows[4], "paper/mamba-130m/runs/mamba-130m.dl19.run"),
+    ):
+        evaluation = evaluate_run(qrels, read_run(reproduced.output / "bm25" / run), ["nDCG@10"])
+        assert row[5] == f"{evaluation.means['nDCG@10']:.4f}"
 
 
 def test_the_judgements_and_candidates_are_those_of_the_official_files(reproduced: Miniature):

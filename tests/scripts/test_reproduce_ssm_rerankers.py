@@ -1,5 +1,6 @@
 """scripts/reproduce_ssm_rerankers.sh on passages and two BEIR sets in miniature."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -25,7 +26,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     documents = write_miniature(place / "documents")
     as_passages(documents, place / "data" / "msmarco-passage")
     for name in ("scifact", "nfcorpus"):
-        as_beir(documents, place / "data" / "beir" / name)
+        folder = as_beir(documents, place / "data" / "beir" / name)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:  # as people shrink them
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
     shutil.copy(documents / "msmarco-doctrain-top100.gz", place / "bge.run.gz")
     write_model(place / "model", "bert")
     return place
@@ -60,6 +64,8 @@ def test_passages_and_then_beir_lead_to_tables(place: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "kept: beir/bm25/bert-base/rerank-scifact" in said
     assert "jaxrank.train" not in said
+    assert "kept: beir/import-scifact" in said
+    assert (place / "output/beir/collections/nfcorpus/documents/manifest.json").is_file()
     table = (place / "output" / "beir" / "bm25" / "table.md").read_text().splitlines()
     assert table[0] == "| Model | scifact nDCG@10 | nfcorpus nDCG@10 | mean nDCG@10 |"
     values = [float(cell) for cell in table[3].split("|")[2:5]]

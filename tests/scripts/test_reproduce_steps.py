@@ -1,5 +1,6 @@
 """Steps are done once, by the command and from the files that they say, and by one process."""
 
+import gzip
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from jaxrank.data.importing.importer import import_collection
+from jaxrank.data.importing.layouts.beir import beir
 from jaxrank.errors import InputError
 from scripts.reproduction.fingerprints import Fingerprints, SplitQueries
 from scripts.reproduction.records import Records
@@ -167,6 +170,43 @@ def test_a_large_file_is_known_by_its_size_and_ends(tmp_path: Path):
         file.seek(-1, 2)
         file.write(b"x")
     assert Fingerprints().of(path) != before
+
+
+def test_a_document_store_is_known_by_the_digests_that_it_keeps(tmp_path: Path):
+    lines = [{"_id": str(number), "text": "x" * 10} for number in range(3)]
+    for name in ("queries", "corpus"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "qrels.test.txt").write_text("1 0 2 1\n")
+    import_collection(beir(tmp_path), tmp_path / "imported")
+    store = tmp_path / "imported" / "documents"
+    before = Fingerprints().of(store)
+    read: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = Path.open
+        patch.setattr(
+            Path, "open", lambda self, *a, **k: (read.append(self), original(self, *a))[1]
+        )
+        assert Fingerprints().of(store) == before
+    assert {path.name for path in read} == {"manifest.json"}
+    manifest = store / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"documents": 3', '"documents": 4'))
+    assert Fingerprints().of(store) != before
+    next(store.glob("*.arrow*")).unlink()
+    assert Fingerprints().of(store) != before
+
+
+def test_questions_that_are_packed_are_read_too(tmp_path: Path):
+    qrels = tmp_path / "qrels.dev.txt"
+    qrels.write_text("1 0 D1 1\n")
+    line = '{"_id": "1", "text": "a"}\n'
+    (tmp_path / "queries.jsonl").write_text(line)
+    split = SplitQueries(tmp_path, qrels)
+    before = Fingerprints().of(split)
+    (tmp_path / "queries.jsonl").unlink()
+    with gzip.open(tmp_path / "queries.jsonl.gz", "wt") as file:
+        file.write(line)
+    assert split.exists()
+    assert Fingerprints().of(split) == before
 
 
 def test_more_splits_do_not_change_the_questions_of_one(tmp_path: Path):

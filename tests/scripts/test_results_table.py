@@ -66,6 +66,18 @@ def test_sets_that_were_not_measured_are_dashes_and_named(
     assert "- roberta-base: not measured: DL19 nDCG@10, DL20 nDCG@10" in printed
 
 
+def test_a_folder_of_run_folders_stands_for_those_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_run(tmp_path / "mamba-130m", {"dl19": 0.66})
+    write_run(tmp_path / "opt-125m", {"dev": 0.38})
+    (tmp_path / "t5-base" / "evaluation").mkdir(parents=True)  # killed in its first evaluation
+    make(tmp_path, "--sets", "dev")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == [BM25.title, "facebook/opt-125m"]
+    assert lines[5:7] == ["- left out, with no evaluation of dev: mamba-130m t5-base", lines[-1]]
+
+
 def test_a_misprint_of_the_paper_is_shown_and_not_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -124,6 +124,14 @@ def test_bounds_that_are_not_kept_are_named() -> None:
     assert per_document(sizes[0], START) == pytest.approx(1e-3)
 
 
+def test_a_size_between_the_smallest_and_the_largest_is_held_to_the_bound_too() -> None:
+    sizes = [row(1000, 2.0), row(3000, 5.0), row(10_000, 11.0)]
+    *_, middle, largest = checks(START, sizes, flat_within=1.2)
+    assert (middle.kept, largest.kept) == (False, True)
+    assert middle.value == pytest.approx(4 / 3)
+    assert "at 3,000 documents, relative to 1,000" in middle.name
+
+
 def test_larger_sets_grow_in_time_with_text_and_in_memory_with_the_index() -> None:
     sizes = [row(1000, 2.0, anonymous=500), row(10_000, 11.0, anonymous=1500)]
     msmarco, many = extrapolate(START, sizes)

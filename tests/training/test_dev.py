@@ -84,5 +84,8 @@ def test_a_run_of_another_split_is_refused(tokenizer: PairTokenizer):
 
 
 def test_a_candidate_that_the_collection_lacks_is_named(tokenizer: PairTokenizer):
-    with pytest.raises(InputError, match=r"dev.run: document 'd9' is not in the collection"):
+    with pytest.raises(
+        InputError,
+        match=r"dev.run: query 'q0' has document 'd9', which data.collection lacks; give",
+    ):
         draw(tokenizer, {"q0": {"d9": 1.0}}, queries=None)

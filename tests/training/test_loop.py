@@ -292,4 +292,6 @@ def test_milestones_are_spread_evenly_and_end_at_the_end():
     assert spread_milestones(3, 3) == (1, 2, 3)
     with pytest.raises(InputError, match=r"training.milestones: got 4; between 1 and .*3"):
         spread_milestones(3, 4)
+    with pytest.raises(InputError, match=r"training.milestones: got 10 \(the default\); between"):
+        spread_milestones(3, 10)
     assert doctest.testmod(loop).failed == 0

@@ -94,7 +94,7 @@ def test_clipping_scales_large_gradients_down():
     [
         ({"warmup_steps": 10, "warmup_fraction": 0.1}, "optimizer.warmup_steps, optimizer.warmup_"),
         ({"warmup_steps": 100}, "optimizer.warmup_steps: 100 in a run of 100 steps"),
-        ({}, "optimizer.warmup_steps: 1000 in a run of 100 steps; .*warmup_fraction"),
+        ({}, r"optimizer.warmup_steps: 1000 \(the default\) in a run of 100 steps; .*fraction"),
         ({"warmup_fraction": 1.0}, "optimizer.warmup_fraction: got 1.0"),
         ({"warmup_steps": -1}, "optimizer.warmup_steps: got -1"),
         ({"learning_rate": 0.0}, "optimizer.learning_rate: got 0.0; a positive number is needed"),

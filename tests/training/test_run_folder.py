@@ -123,9 +123,17 @@ def test_overwrite_itself_is_no_difference(tmp_path: Path, groups: Path):
 def test_a_folder_of_somebody_elses_is_not_emptied(tmp_path: Path, groups: Path, name: str):
     (tmp_path / "run" / name).mkdir(parents=True)
     with pytest.raises(InputError, match=f"{name}: is not of a run of ours.*training.output"):
-        check_folder(tmp_path / "run")
+        check_folder(tmp_path / "run", {})
     write_run(tmp_path / "run", describe(groups), status="running")
-    check_folder(tmp_path / "run")
+    check_folder(tmp_path / "run", {})
+
+
+def test_a_run_does_not_write_over_what_it_begins_with(tmp_path: Path):
+    milestone = tmp_path / "run" / MILESTONES_FOLDER / "step-000010"
+    with pytest.raises(InputError, match=r"milestones: is an input .*--model.init_from.*give --tr"):
+        check_folder(tmp_path / "run", {"--model.init_from": [milestone]})
+    beside = [tmp_path / "run" / "groups.jsonl", tmp_path, None]
+    check_folder(tmp_path / "run", {"--data.groups": beside})
 
 
 def test_options_that_change_no_weight_may_differ(tmp_path: Path, groups: Path):

@@ -5,27 +5,19 @@ Ids that share a hash lie side by side; the reader compares the ids themselves.
 """
 
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt64
 
 from jaxrank.data.document_store.manifest import StoredFile
-from jaxrank.data.document_store.shard import HashedFile
+from jaxrank.data.hashing import HashedFile, hash_text
 from jaxrank.files import atomic_open
 
 HASHES_FILE = "id-hashes.npy"
 ROWS_FILE = "id-rows.npy"
 
-_HASH_BYTES = 8
 MOST_DOCUMENTS = 2**32
-
-
-def hash_id(document_id: str) -> int:
-    """64 bits of BLAKE2b of an id."""
-    digest = blake2b(document_id.encode("utf-8"), digest_size=_HASH_BYTES).digest()
-    return int.from_bytes(digest, "little")
 
 
 class DocumentIndex:
@@ -37,7 +29,7 @@ class DocumentIndex:
 
     def candidates(self, document_id: str) -> Iterator[int]:
         """The rows whose id has this id's hash: hardly ever more than one."""
-        wanted = np.uint64(hash_id(document_id))
+        wanted = np.uint64(hash_text(document_id))
         place = int(self._hashes.searchsorted(wanted))
         while place < len(self._hashes) and self._hashes[place] == wanted:
             yield int(self._rows[place])

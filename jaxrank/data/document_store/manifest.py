@@ -88,11 +88,11 @@ def read_manifest(path: Path) -> Manifest:
     if found != FORMAT:
         raise InputError(
             f"{path}: format {found!r} of a document store; this version of jaxrank reads "
-            f"{FORMAT}; import the collection again into a new folder"
+            f"{FORMAT}; {mend_of(path.parent)}"
         )
     # As written: a list's order and a number's spelling count, the layout of the file does not.
     if digest != _digest({"format": FORMAT, **content}):
-        raise InputError(f"{path}: damaged; import the collection again into a new folder")
+        raise InputError(f"{path}: damaged; {mend_of(path.parent)}")
     shards = [
         Shard(StoredFile(**shard["file"]), Reached(**shard["reached"]))
         for shard in content.pop("shards")
@@ -113,10 +113,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != file.size:
             found = "not there" if size is None else f"{size} bytes"
-            raise InputError(
-                f"{path}: {found}; {file.size} bytes are needed; import the collection again into "
-                "a new folder"
-            )
+            raise InputError(f"{path}: {found}; {file.size} bytes are needed; {mend_of(folder)}")
 
 
 def check_digests(folder: Path, manifest: Manifest) -> None:
@@ -129,10 +126,12 @@ def check_digests(folder: Path, manifest: Manifest) -> None:
         file.name for file in manifest.files if file_digest(folder / file.name) != file.sha256
     ]
     if damaged:
-        raise InputError(
-            f"{folder}: damaged: {', '.join(damaged)}; import the collection again into a new "
-            "folder"
-        )
+        raise InputError(f"{folder}: damaged: {', '.join(damaged)}; {mend_of(folder)}")
+
+
+def mend_of(folder: Path) -> str:
+    """What to do about a store that has lost something; the rest of the collection may stay."""
+    return f"delete {folder} and run the same import again"
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -6,13 +6,11 @@ line, offset             where it stands in the source: record from 1, byte from
 """
 
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import IO
 
 import pyarrow as pa
 
 from jaxrank.data.document_store.reading import LocatedDocument
-from jaxrank.data.documents import body_fingerprint
+from jaxrank.data.hashing import hash_text
 
 SCHEMA = pa.schema(
     [
@@ -25,34 +23,6 @@ SCHEMA = pa.schema(
         pa.field("offset", pa.int64(), nullable=False),
     ]
 )
-
-
-class HashedFile:
-    """A file that is only written to, and the SHA-256 and number of the bytes so far."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._digest = sha256()
-        self.size = 0
-
-    def write(self, data: bytes | pa.Buffer) -> int:
-        """Append bytes."""
-        self._digest.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        """Hand on what was written."""
-        self._file.flush()
-
-    def hexdigest(self) -> str:
-        """SHA-256 of all that was written."""
-        return self._digest.hexdigest()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the file is closed."""
-        return self._file.closed
 
 
 @dataclass
@@ -70,7 +40,7 @@ class Batch:
         row = {
             "id": document_id,
             **fields._asdict(),
-            "fingerprint": body_fingerprint(fields.body),
+            "fingerprint": hash_text(fields.body),
             "line": located.line,
             "offset": located.offset,
         }

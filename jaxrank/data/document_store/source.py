@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxrank.data.document_text import DocumentFields
-from jaxrank.data.jsonl_entries import BOM
-from jaxrank.errors import InputError
-from jaxrank.files import read_raw_lines
+from jaxrank.files import BOM, decode_line, read_raw_lines
 
 
 class SourceDocument(NamedTuple):
@@ -62,14 +60,7 @@ class LineSource(DocumentSource):
         line = record.removeprefix(BOM).rstrip(b"\r\n")
         if not line.strip():
             return None
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{where}: byte {error.start + 1} of the line is not UTF-8; convert the file, e.g. "
-                "with iconv"
-            ) from None
-        return self.parse_line(text, where)
+        return self.parse_line(decode_line(line, where), where)
 
     @abstractmethod
     def parse_line(self, line: str, where: str) -> SourceDocument:

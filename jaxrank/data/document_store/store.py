@@ -10,6 +10,7 @@ A folder, which `build_store` writes:
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar
 
 from jaxrank.data.document_store.index import DocumentIndex
 from jaxrank.data.document_store.manifest import (
@@ -18,6 +19,7 @@ from jaxrank.data.document_store.manifest import (
     Manifest,
     check_digests,
     check_sizes,
+    mend_of,
     read_manifest,
 )
 from jaxrank.data.document_store.rows import DocumentRows
@@ -32,6 +34,8 @@ class DocumentStore(Documents):
     Attributes:
         manifest: the folder's files and counts.
     """
+
+    holds_fingerprints: ClassVar[bool] = True
 
     def __init__(self, folder: Path, manifest: Manifest, document_text: DocumentText) -> None:
         self.document_text = document_text
@@ -64,7 +68,7 @@ class DocumentStore(Documents):
                 raise InputError(
                     f"{folder}: unfinished; run the same import again, which goes on with it"
                 )
-            raise InputError(f"{folder / MANIFEST_FILE}: no such file; a document store has one")
+            raise InputError(f"{folder / MANIFEST_FILE}: no such file; {mend_of(folder)}")
         manifest = read_manifest(folder / MANIFEST_FILE)
         check_sizes(folder, manifest)
         store = cls(folder, manifest, document_text)

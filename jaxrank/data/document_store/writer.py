@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jaxrank.data.document_store.index import MOST_DOCUMENTS, hash_id, write_index
+from jaxrank.data.document_store.index import MOST_DOCUMENTS, write_index
 from jaxrank.data.document_store.manifest import (
     MANIFEST_FILE,
     UNFINISHED_FILE,
@@ -34,8 +34,9 @@ from jaxrank.data.document_store.reading import (
     SourceReading,
 )
 from jaxrank.data.document_store.rows import DocumentRows
-from jaxrank.data.document_store.shard import SCHEMA, Batch, HashedFile
+from jaxrank.data.document_store.shard import SCHEMA, Batch
 from jaxrank.data.document_store.source import DocumentSource
+from jaxrank.data.hashing import HashedFile, hash_text
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_open, check_target
 from jaxrank.progress import track
@@ -90,8 +91,9 @@ def build_store(
                 manifest = replace(manifest, shards=(*manifest.shards, shard))
                 manifest.write(folder / UNFINISHED_FILE)
         except SourceChangedError:
+            how = "built from" if (folder / MANIFEST_FILE).exists() else "begun with"
             raise InputError(
-                f"{source.name}: is not the source that {folder} was begun with; put that back, "
+                f"{source.name}: is not the source that {folder} was {how}; put that back, "
                 f"or delete {folder} and run again"
             ) from None
         if not manifest.shards:
@@ -209,7 +211,7 @@ def _write_index(
         enabled=progress,
         total=len(rows),
     )
-    hashes = np.fromiter((hash_id(document_id) for (document_id,) in ids), np.uint64, len(rows))
+    hashes = np.fromiter((hash_text(document_id) for (document_id,) in ids), np.uint64, len(rows))
     files, repeated = write_index(folder, hashes, read_id=lambda row: rows.value("id", row))
     if repeated:
         first, second = min(repeated, key=lambda pair: pair[1])

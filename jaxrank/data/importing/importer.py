@@ -1,6 +1,7 @@
 """Turns a collection's official files into a collection folder, once and resumably."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from jaxrank.data.document_text import DocumentText
 from jaxrank.data.importing.layouts.beir import CORPUS_FILE
 from jaxrank.data.importing.layouts.collection_source import (
     CollectionSource,
+    Judgements,
     find_file,
     gather_queries,
 )
@@ -30,11 +32,15 @@ from jaxrank.data.importing.record import (
 from jaxrank.data.jsonl_entries import check_id
 from jaxrank.errors import InputError
 from jaxrank.evaluation.qrels import Qrels
-from jaxrank.files import atomic_open, check_target
+from jaxrank.files import atomic_open, check_target, file_digest
 from jaxrank.progress import track
 
 # How the names of files begin that a killed call was writing.
 _LEFTOVERS = (".qrels.", *(f".{name}." for name in (QUERIES_FILE, COLLECTION_FILE, RECORD_FILE)))
+_STORE_FILE = f"{DOCUMENTS_FOLDER}/{MANIFEST_FILE}"  # whose SHA-256 stands for all documents
+
+MissingDocuments = Literal["count", "refuse"]
+"""What becomes of judgements of documents that are not in the collection."""
 
 
 class Imported(NamedTuple):
@@ -51,6 +57,8 @@ def import_collection(
     *,
     document_text: DocumentText | None = None,
     malformed: Malformed = "refuse",
+    missing_documents: MissingDocuments = "count",
+    verify: bool = False,
     progress: bool = False,
 ) -> Imported:
     """Write a collection folder, or see that an earlier call has written this very one.
@@ -60,9 +68,13 @@ def import_collection(
     Args:
         document_text: which fields become a document's text; None for the layout's choice.
         malformed: whether a line without a document is an error or passed over and counted.
+        missing_documents: whether judgements of documents that are not there are kept and counted,
+            or an error.
+        verify: whether to compare every byte of the documents with its SHA-256 at the end; all
+            else is compared in any case.
 
     Raises:
-        InputError: naming file and line of what cannot be used.
+        InputError: naming file and line of what cannot be used, or files that are damaged.
     """
     output = Path(output)
     check_target(output, is_folder=True)
@@ -72,24 +84,32 @@ def import_collection(
     inputs = _inputs(source, malformed)
     earlier = read_record(output)
     if earlier is not None and earlier.inputs == inputs and earlier.is_whole(output):
-        DocumentStore.open(output / DOCUMENTS_FOLDER)  # looks at the sizes of its files
+        DocumentStore.open(output / DOCUMENTS_FOLDER, verify=verify)  # sizes in any case
+        if missing_documents == "refuse":
+            earlier.report.check_missing()
         if read_collection_file(output) == choices:
             return Imported(earlier.report, "nothing")
         choices.write(output)
         return Imported(earlier.report, "document_text")
     begin = perf_counter()
     # Before the documents, which may take an hour: these are small, and likelier to be wrong.
-    queries = gather_queries(source.queries())
-    qrels = {split: read() for split, read in source.qrels.items()}
+    queries = gather_queries(source.queries)
+    judgements = {split: read() for split, read in source.qrels.items()}
+    qrels = {split: judged.qrels for split, judged in judgements.items()}
     _check(source, queries, qrels)
     store = _store_documents(source, output, inputs, earlier, progress=progress)
     splits = {
         split: _describe_split(split, judged, store, progress=progress)
-        for split, judged in qrels.items()
+        for split, judged in judgements.items()
     }
+    report = _describe(source, store, queries, splits, perf_counter() - begin)
+    if missing_documents == "refuse":
+        report.check_missing()
+    if verify:
+        store.verify()
     names = _write_folder(output, queries, qrels, choices, earlier)
-    report = _describe(store, queries, splits, source.notes, perf_counter() - begin)
-    outputs = {name: (output / name).stat().st_size for name in names}
+    outputs = {name: file_digest(output / name) for name in names}
+    report = replace(report, seconds=perf_counter() - begin)
     ImportRecord(inputs, outputs, report).write(output)
     return Imported(report, "everything")
 
@@ -99,6 +119,7 @@ def _inputs(source: CollectionSource, malformed: Malformed) -> dict[str, Any]:
     return {
         "layout": source.layout,
         "documents": source.documents.kind,
+        "datasets": list(source.datasets),
         "splits": list(source.qrels),
         "malformed": malformed,
         "files": file_states(source.files),
@@ -133,9 +154,12 @@ def _store_documents(
 ) -> DocumentStore:
     """Build the store or go on with it; one that is complete is not read again without need."""
     folder = output / DOCUMENTS_FOLDER
-    if earlier is None or _documents_state(inputs, source) != _documents_state(
-        earlier.inputs, source
-    ):
+    is_built = (
+        earlier is not None
+        and _documents_state(earlier.inputs, source) == _documents_state(inputs, source)
+        and earlier.holds(output, _STORE_FILE)
+    )
+    if not is_built:
         build_store(folder, source.documents, malformed=inputs["malformed"], progress=progress)
     store = DocumentStore.open(folder)
     if source.lookup is not None:
@@ -159,6 +183,7 @@ def _write_folder(
     """Write all but the documents; the names of the files that the folder needs.
 
     Without queries a folder cannot be opened: an earlier call's go first, and the new come last.
+    The earlier record says which splits' files are to go, so it goes after them, before any write.
     """
     (output / QUERIES_FILE).unlink(missing_ok=True)
     for path in output.glob(".*.part"):  # of a killed call
@@ -168,6 +193,7 @@ def _write_folder(
     for name in earlier.outputs if earlier else ():
         if name.startswith("qrels.") and name not in names:
             (output / name).unlink(missing_ok=True)
+    (output / RECORD_FILE).unlink(missing_ok=True)
     for name, judged in zip(names, qrels.values(), strict=True):
         with atomic_open(output / name) as file:
             for query_id, grades in judged.items():
@@ -177,33 +203,40 @@ def _write_folder(
     with atomic_open(output / QUERIES_FILE) as file:
         for query_id, text in queries.items():
             file.write(json.dumps({"_id": query_id, "text": text}, ensure_ascii=False) + "\n")
-    return [QUERIES_FILE, *names, f"{DOCUMENTS_FOLDER}/{MANIFEST_FILE}"]
+    return [QUERIES_FILE, *names, _STORE_FILE]
 
 
 def _describe_split(
-    split: str, judged: Qrels, store: DocumentStore, *, progress: bool
+    split: str, judged: Judgements, store: DocumentStore, *, progress: bool
 ) -> SplitReport:
     """Count the judgements of a split, and those of documents that are not there."""
-    judgements = [(query_id, name) for query_id, grades in judged.items() for name in grades]
+    names = [name for grades in judged.qrels.values() for name in grades]
     missing = [
         name
-        for _, name in track(
-            judgements, description=f"checking {split}", unit="judgement", enabled=progress
+        for name in track(
+            names, description=f"checking {split}", unit="judgement", enabled=progress
         )
         if name not in store
     ]
-    return SplitReport(len(judged), len(judgements), len(missing), missing[0] if missing else None)
+    return SplitReport(
+        queries=len(judged.qrels),
+        judgements=len(names),
+        missing=len(missing),
+        first_missing=missing[0] if missing else None,
+        repeated=judged.repeated,
+    )
 
 
 def _describe(
+    source: CollectionSource,
     store: DocumentStore,
     queries: dict[str, str],
     splits: dict[str, SplitReport],
-    notes: tuple[str, ...],
     seconds: float,
 ) -> ImportReport:
     reached = store.manifest.reached
     return ImportReport(
+        source=source.documents.name,
         documents=reached.documents,
         empty_titles=reached.empty_titles,
         empty_bodies=reached.empty_bodies,
@@ -213,6 +246,6 @@ def _describe(
         stored_bytes=sum(file.size for file in store.manifest.files),
         queries=len(queries),
         splits=splits,
-        notes=notes,
+        notes=source.notes,
         seconds=seconds,
     )

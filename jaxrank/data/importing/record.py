@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, read_json
+from jaxrank.files import atomic_open, file_digest, read_json
 
 RECORD_FILE = "import.json"
 
-_FORMAT = 1
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,29 @@ class SplitReport:
     """Judgements of documents that are not in the collection; they are kept."""
     first_missing: str | None = None
     """The first such document."""
+    repeated: int = 0
+    """Lines of the source that say again, with the same grade, what one has said."""
+
+    def describe(self, name: str) -> str:
+        """The counts in words."""
+        queries = _count(self.queries, "judged query", "judged queries")
+        line = f"{name}: {queries}, {_count(self.judgements, 'judgement', 'judgements')}"
+        if self.repeated:
+            line += f", {self.repeated:,} more say the same again"
+        if self.missing:
+            line += (
+                f", {self.missing:,} of them of documents that are not there, first "
+                f"{self.first_missing}"
+            )
+        return line
 
 
 @dataclass(frozen=True)
 class ImportReport:
     """Counts of an import."""
 
+    source: str
+    """File of the documents, or the package's name for them."""
     documents: int
     empty_titles: int
     empty_bodies: int
@@ -49,27 +66,38 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """The counts in words."""
+        # No document has a title where the format has none, as that of MS MARCO's passages.
+        has_titles = self.empty_titles < self.documents
+        titles = f"{_count(self.empty_titles, 'title', 'titles')}, " if has_titles else ""
         rate = self.source_bytes / 1e6 / max(self.seconds, 1e-9)
         lines = [
-            f"{self.documents} documents, {self.source_bytes / 1e9:.3f} GB; on disk "
-            f"{self.stored_bytes / 1e9:.3f} GB; {self.seconds:.1f} s ({rate:.0f} MB/s)",
-            f"empty: {self.empty_titles} titles, {self.empty_bodies} bodies",
-            f"{self.queries} queries",
+            f"{_count(self.documents, 'document', 'documents')}, {_size(self.source_bytes)}; on "
+            f"disk {_size(self.stored_bytes)}; {self.seconds:.1f} s ({rate:.0f} MB/s)",
+            f"empty: {titles}{_count(self.empty_bodies, 'body', 'bodies')}",
+            _count(self.queries, "query", "queries"),
         ]
         if self.malformed:
             lines.append(
-                f"{self.malformed} malformed lines were passed over, the first is line "
-                f"{self.first_malformed}"
+                _count(self.malformed, "malformed line was", "malformed lines were")
+                + f" passed over: {'the first is ' * (self.malformed > 1)}"
+                f"{self.source}:{self.first_malformed}"
             )
-        for name, split in self.splits.items():
-            line = f"{name}: {split.queries} judged queries, {split.judgements} judgements"
-            if split.missing:
-                line += (
-                    f", {split.missing} of them of documents that are not there, first "
-                    f"{split.first_missing}"
-                )
-            lines.append(line)
+        lines += [split.describe(name) for name, split in self.splits.items()]
         return [*lines, *self.notes]
+
+    def check_missing(self) -> None:
+        """Refuse judgements of documents that are not in the collection.
+
+        Raises:
+            InputError: naming the first split that has some, and the first such document.
+        """
+        for name, split in self.splits.items():
+            if split.missing:
+                raise InputError(
+                    f"split {name}: {split.missing} of {split.judgements} judgements are of "
+                    f"documents that are not there, first {split.first_missing}; fetch the files "
+                    "again, or have them counted (missing_documents)"
+                )
 
 
 @dataclass(frozen=True)
@@ -77,9 +105,10 @@ class ImportRecord:
     """What an import depends on, what it wrote, and its counts."""
 
     inputs: dict[str, Any]
-    """Layout, treatment of malformed lines, and of each file its size and time of change."""
-    outputs: dict[str, int]
-    """Path in the collection folder -> size in bytes."""
+    """Layout, ids of a package's datasets, treatment of malformed lines, and of each file its size
+    and time of change."""
+    outputs: dict[str, str]
+    """Path in the collection folder -> SHA-256."""
     report: ImportReport
 
     def write(self, folder: Path) -> None:
@@ -89,8 +118,13 @@ class ImportRecord:
             file.write("\n")
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether all that was written is still there."""
-        return all(file_size(folder / name) == size for name, size in self.outputs.items())
+        """Whether all that was written is there as it was."""
+        return all(self.holds(folder, name) for name in self.outputs)
+
+    def holds(self, folder: Path, name: str) -> bool:
+        """Whether one of the files that were written is there as it was."""
+        path = folder / name
+        return path.is_file() and file_digest(path) == self.outputs[name]
 
 
 def read_record(folder: Path) -> ImportRecord | None:
@@ -104,7 +138,7 @@ def read_record(folder: Path) -> ImportRecord | None:
         return None
     content = read_json(path)
     if content.get("format") != _FORMAT:
-        raise InputError(f"{path}: 'format': {_FORMAT} is needed; import into a new folder")
+        raise InputError(f"{path}: 'format': {_FORMAT} is needed; delete it and import again")
     report = content["report"]
     report["splits"] = {name: SplitReport(**split) for name, split in report["splits"].items()}
     report["notes"] = tuple(report["notes"])
@@ -117,6 +151,12 @@ def file_states(paths: Iterable[Path]) -> dict[str, list[int]]:
     return {name: [state.st_size, state.st_mtime_ns] for name, state in states}
 
 
-def file_size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
-    return path.stat().st_size if path.is_file() else None
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _size(num_bytes: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.1f} {name}"
+    return f"{num_bytes / 1e3:.1f} kB"

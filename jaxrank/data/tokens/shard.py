@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, Integer, UInt64
 
-from jaxrank.data.document_store.index import hash_id
-from jaxrank.data.document_store.shard import HashedFile
+from jaxrank.data.hashing import HashedFile, hash_text
 from jaxrank.data.tokens.table import TokenColumns
 from jaxrank.files import atomic_open
 
@@ -37,7 +36,7 @@ def write_shard(path: Path, names: Sequence[str], tokens: TokenColumns) -> str:
     """Write texts, all or nothing, and return the SHA-256 of the file."""
     columns = {
         "name": pa.array(names, pa.string()),
-        "hash": pa.array([hash_id(name) for name in names], pa.uint64()),
+        "hash": pa.array([hash_text(name) for name in names], pa.uint64()),
         "ids": pa.LargeListArray.from_arrays(pa.array(tokens.offsets), pa.array(tokens.ids)),
         "length": pa.array(tokens.lengths),
         "is_empty": pa.array(tokens.is_empty),
@@ -52,6 +51,8 @@ def write_shard(path: Path, names: Sequence[str], tokens: TokenColumns) -> str:
 
 def open_shard(path: Path) -> TokenShard:
     """The texts of a file whose digest was checked; ids are read from the disk when used."""
+    # This mapping asks the system for the whole file. Checking the digest has just read it, so that
+    # costs nothing; a store that is opened unchecked needs MADV_RANDOM, as document_store/rows.py.
     with pa.memory_map(str(path)) as file:
         batch = pa.ipc.open_file(file).get_batch(0)
     ids = batch.column("ids")

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from jaxrank.data.groups import Group
 from jaxrank.data.tokens.shard import TokenShard, open_shard, write_shard
 from jaxrank.data.tokens.stored import StoredTokens
-from jaxrank.data.tokens.table import TokenColumns, TokenStore, named_texts
+from jaxrank.data.tokens.table import GroupTokens, TokenColumns, named_texts
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_open, file_digest, naming, read_json
 from jaxrank.progress import track
@@ -63,7 +63,7 @@ def open_token_store(
     *,
     sources: Mapping[Field, str],
     progress: bool = False,
-) -> tuple[TokenStore, tuple[str, ...]]:
+) -> tuple[GroupTokens, tuple[str, ...]]:
     """The ids of every query and document that the groups name, tokenising what is not there.
 
     Args:
@@ -94,7 +94,7 @@ def open_token_store(
         )
         for field, texts in of_field.items()
     }
-    store = TokenStore(filled["query"].tokens, filled["document"].tokens)
+    store = GroupTokens(filled["query"].tokens, filled["document"].tokens)
     num_new = sum(part.num_new for part in filled.values())
     num_texts = sum(map(len, names.values()))
     size = (store.queries.num_bytes + store.documents.num_bytes) / 2**20
@@ -246,12 +246,12 @@ class _Shards:
         path = self.folder / MANIFEST_FILE
         if not path.exists():
             return []
-        content = read_json(path)
         try:
+            content = read_json(path)
             if (content["format"], content["about"]) != (_FORMAT, self._about):
                 raise ValueError
             return [_Entry(**entry) for entry in content["shards"]]
-        except (KeyError, TypeError, ValueError):
+        except (InputError, KeyError, TypeError, ValueError):
             raise InputError(
                 f"{path}: not the manifest of a token store of format {_FORMAT}; delete "
                 f"{self.folder} and its texts are tokenised anew"

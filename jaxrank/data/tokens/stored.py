@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int, Int64, UInt64
 
-from jaxrank.data.document_store.index import hash_id
+from jaxrank.data.hashing import hash_text
 from jaxrank.data.tokens.shard import TokenShard
 from jaxrank.data.tokens.table import TokenTable
 
@@ -54,7 +54,7 @@ class StoredTokens(TokenTable):
 
     def find_known(self, names: Sequence[str]) -> Int64[np.ndarray, " n"]:
         """The numbers of texts; -1 for one that is not there."""
-        hashes = np.fromiter(map(hash_id, names), np.uint64, len(names))
+        hashes = np.fromiter(map(hash_text, names), np.uint64, len(names))
         found = np.full(len(names), _NOT_THERE, np.int64)
         first = np.searchsorted(self._hashes, hashes)
         # Different names with one hash lie side by side, which two will hardly ever do.

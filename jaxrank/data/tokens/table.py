@@ -1,6 +1,6 @@
 """The ids of texts: tokenised once, joined to pairs as often as training likes.
 
-Here they are in memory; `token_store` keeps them on disk.
+Here they are in memory; `store` keeps them on disk.
 """
 
 from abc import ABC, abstractmethod
@@ -90,7 +90,7 @@ class TokensInMemory(TokenTable):
 
 
 @dataclass(frozen=True)
-class TokenStore:
+class GroupTokens:
     """All queries and documents that some groups name, as ids."""
 
     queries: TokenTable
@@ -205,7 +205,7 @@ def tokenise_groups(
     tokenizer: PairTokenizer,
     *,
     progress: bool = False,
-) -> TokenStore:
+) -> GroupTokens:
     """Tokenise every query and document that the groups name, each once.
 
     Args:
@@ -215,7 +215,7 @@ def tokenise_groups(
         progress: whether to draw a bar.
     """
     names = named_texts(groups)
-    return TokenStore(
+    return GroupTokens(
         tokenise_texts("query", names["query"], queries, tokenizer, progress=progress),
         tokenise_texts("document", names["document"], documents, tokenizer, progress=progress),
     )

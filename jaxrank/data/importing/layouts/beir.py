@@ -9,15 +9,19 @@ from pathlib import Path
 
 from jaxrank.data.document_store.source import LineSource, SourceDocument
 from jaxrank.data.documents import entry_fields
-from jaxrank.data.importing.layouts.collection_source import CollectionSource, Query, find_file
+from jaxrank.data.importing.layouts.collection_source import (
+    CollectionSource,
+    Query,
+    find_file,
+    read_judgements,
+)
 from jaxrank.data.jsonl_entries import check_entry, parse_entry
 from jaxrank.errors import InputError
-from jaxrank.evaluation.qrels import read_qrels
 from jaxrank.files import read_jsonl
 
 CORPUS_FILE = "corpus.jsonl"
 
-_QUERIES_FILE = "queries.jsonl"
+QUERIES_FILE = "queries.jsonl"
 
 
 class CorpusLines(LineSource):
@@ -38,7 +42,7 @@ def beir(folder: Path) -> CollectionSource:
         InputError: documents or queries are not there, or a split has two files of judgements.
     """
     paths = []
-    for name in (CORPUS_FILE, _QUERIES_FILE):
+    for name in (CORPUS_FILE, QUERIES_FILE):
         path = find_file(folder, name)
         if path is None:
             raise InputError(
@@ -51,7 +55,7 @@ def beir(folder: Path) -> CollectionSource:
         document_text="title-body",
         documents=CorpusLines(paths[0]),
         queries=partial(_read_queries, paths[1]),
-        qrels={split: partial(read_qrels, file) for split, file in qrels.items()},
+        qrels={split: partial(read_judgements, file) for split, file in qrels.items()},
         files=(*paths, *qrels.values()),
     )
 

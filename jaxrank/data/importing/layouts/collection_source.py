@@ -8,10 +8,13 @@ from typing import Literal, NamedTuple
 from jaxrank.data.document_store.source import DocumentSource
 from jaxrank.data.document_text import DocumentText
 from jaxrank.errors import InputError
-from jaxrank.evaluation.qrels import Qrels
+from jaxrank.evaluation.qrels import Qrels, read_qrels
 
 Layout = Literal["beir", "msmarco-document", "msmarco-passage", "ir-datasets"]
 """Names of the layouts."""
+
+LayoutOption = Literal["auto", Layout]
+"""A layout, or `auto` for the one whose documents' file is there."""
 
 
 class Query(NamedTuple):
@@ -20,6 +23,14 @@ class Query(NamedTuple):
     query_id: str
     text: str
     where: str
+
+
+class Judgements(NamedTuple):
+    """Judgements of a split."""
+
+    qrels: Qrels
+    repeated: int = 0
+    """Further lines that say again, with the same grade, what one has said."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,12 @@ class CollectionSource:
     documents: DocumentSource
     queries: Callable[[], Iterator[Query]]
     """All queries; those of several splits may come several times."""
-    qrels: Mapping[str, Callable[[], Qrels]]
+    qrels: Mapping[str, Callable[[], Judgements]]
     """Split -> its judgements."""
     files: tuple[Path, ...] = ()
     """All files that are read, the documents' first."""
+    datasets: tuple[str, ...] = ()
+    """Ids by which a package knows it, where that reads the files."""
     notes: tuple[str, ...] = ()
     """What is left out, and why."""
     lookup: Path | None = field(default=None)
@@ -46,26 +59,39 @@ class CollectionSource:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name, plain or, where that is not there, gzip."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    return None
-
-
-def gather_queries(queries: Iterator[Query]) -> dict[str, str]:
-    """Query id -> text; a query may come again with the same text.
+    """The file of this name, plain or gzip; None if there is neither.
 
     Raises:
-        InputError: naming both places, where one id has two texts; or there are no queries.
+        InputError: both are there, and may differ.
+    """
+    paths = (folder / name, folder / f"{name}.gz")
+    found = [path for path in paths if path.is_file()]
+    if len(found) > 1:
+        raise InputError(f"{folder}: {name} and {name}.gz are both there; remove one of them")
+    return found[0] if found else None
+
+
+def read_judgements(path: Path) -> Judgements:
+    """The judgements of a file, which may have each pair once; InputError names file and line."""
+    return Judgements(read_qrels(path))
+
+
+def gather_queries(read: Callable[[], Iterator[Query]]) -> dict[str, str]:
+    """Query id -> text; a query may come again with the same text.
+
+    Args:
+        read: gives all queries, from the first on at each call.
+
+    Raises:
+        InputError: naming both places, where one id has two texts.
     """
     texts: dict[str, str] = {}
-    places: dict[str, str] = {}
-    for query in queries:
+    for query in read():
         if texts.setdefault(query.query_id, query.text) != query.text:
+            # Looked for again, so that no place of a million queries is kept.
+            first = next(earlier.where for earlier in read() if earlier.query_id == query.query_id)
             raise InputError(
-                f"{query.where}: query {query.query_id!r} has another text than at "
-                f"{places[query.query_id]}; one text for each id is needed"
+                f"{query.where}: query {query.query_id!r} has another text than at {first}; one "
+                "text for each id is needed"
             )
-        places.setdefault(query.query_id, query.where)
     return texts

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from jaxrank.data.importing.layouts.beir import CORPUS_FILE, beir
-from jaxrank.data.importing.layouts.collection_source import CollectionSource, Layout, find_file
+from jaxrank.data.importing.layouts.collection_source import (
+    CollectionSource,
+    Layout,
+    LayoutOption,
+    find_file,
+)
 from jaxrank.data.importing.layouts.ir_datasets_source import PREFIX, ir_datasets_source
 from jaxrank.data.importing.layouts.msmarco import (
     DOCUMENTS_FILE,
@@ -14,9 +18,6 @@ from jaxrank.data.importing.layouts.msmarco import (
     msmarco_passages,
 )
 from jaxrank.errors import InputError
-
-LayoutOption = Literal["auto", "beir", "msmarco-document", "msmarco-passage", "ir-datasets"]
-"""A layout, or `auto` for the one whose documents' file is there."""
 
 # Layout -> the file that only it has, and its reader.
 _FOLDERS: dict[Layout, tuple[str, Callable[[Path], CollectionSource]]] = {

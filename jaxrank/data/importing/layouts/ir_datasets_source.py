@@ -7,16 +7,16 @@ from typing import Any
 
 from jaxrank.data.document_store.source import DocumentSource, SourceDocument
 from jaxrank.data.document_text import DocumentFields, DocumentText
-from jaxrank.data.importing.layouts.collection_source import CollectionSource, Query
+from jaxrank.data.importing.layouts.collection_source import CollectionSource, Judgements, Query
 from jaxrank.data.jsonl_entries import check_id, is_unicode
 from jaxrank.errors import InputError
 from jaxrank.evaluation.qrels import Qrels
 
 PREFIX = "ir_datasets:"
 
-# Names of splits as in MS MARCO's own layouts, from what follows the documents' id.
+# Names of splits as in MS MARCO's own layouts, from what follows the documents' id. Passages have a
+# dev and a dev/small, which are different queries: each keeps its name.
 _SPLIT_NAMES = {
-    "dev-small": "dev",
     "trec-dl-2019": "dl19",
     "trec-dl-2019-judged": "dl19",
     "trec-dl-2020": "dl20",
@@ -108,6 +108,7 @@ def ir_datasets_source(names: Sequence[str]) -> CollectionSource:
         documents=documents,
         queries=partial(_read_queries, splits),
         qrels={split: partial(_read_qrels, dataset, split) for split, dataset in splits.items()},
+        datasets=tuple(names),
         notes=tuple(notes),
     )
 
@@ -138,14 +139,16 @@ def _read_queries(splits: dict[str, Any]) -> Iterator[Query]:
             yield Query(query.query_id, query.default_text(), where)
 
 
-def _read_qrels(dataset: Any, split: str) -> Qrels:
+def _read_qrels(dataset: Any, split: str) -> Judgements:
     qrels: Qrels = {}
+    repeated = 0
     for judgement in dataset.qrels_iter():
         judged = qrels.setdefault(judgement.query_id, {})
+        repeated += judgement.doc_id in judged
         grade = judged.setdefault(judgement.doc_id, judgement.relevance)
         if grade != judgement.relevance:
             raise InputError(
                 f"split {split}: query {judgement.query_id!r} and document {judgement.doc_id!r} "
                 f"are judged {grade} and {judgement.relevance}; one grade is needed"
             )
-    return qrels
+    return Judgements(qrels, repeated)

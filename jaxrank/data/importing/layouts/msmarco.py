@@ -11,10 +11,14 @@ from pathlib import Path
 from jaxrank.data.document_store.source import LineSource, SourceDocument
 from jaxrank.data.document_store.store import DocumentStore
 from jaxrank.data.document_text import DocumentFields
-from jaxrank.data.importing.layouts.collection_source import CollectionSource, Query, find_file
+from jaxrank.data.importing.layouts.collection_source import (
+    CollectionSource,
+    Query,
+    find_file,
+    read_judgements,
+)
 from jaxrank.data.jsonl_entries import check_id
 from jaxrank.errors import InputError
-from jaxrank.evaluation.qrels import read_qrels
 from jaxrank.files import read_lines
 from jaxrank.progress import track
 
@@ -22,19 +26,21 @@ DOCUMENTS_FILE = "msmarco-docs.tsv"
 LOOKUP_FILE = "msmarco-docs-lookup.tsv"
 PASSAGES_FILE = "collection.tsv"
 
-# Split -> queries, judgements.
-_DOCUMENT_SPLITS = {
+DOCUMENT_SPLITS = {
     "train": ("msmarco-doctrain-queries.tsv", "msmarco-doctrain-qrels.tsv"),
     "dev": ("msmarco-docdev-queries.tsv", "msmarco-docdev-qrels.tsv"),
     "dl19": ("msmarco-test2019-queries.tsv", "2019qrels-docs.txt"),
     "dl20": ("msmarco-test2020-queries.tsv", "2020qrels-docs.txt"),
 }
-_PASSAGE_SPLITS = {
+"""Split -> queries and judgements of documents."""
+
+PASSAGE_SPLITS = {
     "train": ("queries.train.tsv", "qrels.train.tsv"),
     "dev": ("queries.dev.small.tsv", "qrels.dev.small.tsv"),
     "dl19": ("msmarco-test2019-queries.tsv", "2019qrels-pass.txt"),
     "dl20": ("msmarco-test2020-queries.tsv", "2020qrels-pass.txt"),
 }
+"""Split -> queries and judgements of passages."""
 
 
 class DocumentLines(LineSource):
@@ -67,14 +73,14 @@ def msmarco_documents(folder: Path) -> CollectionSource:
     """
     path = _need(folder, DOCUMENTS_FILE)
     lookup = find_file(folder, LOOKUP_FILE)
-    queries, qrels, notes = _find_splits(folder, _DOCUMENT_SPLITS)
+    queries, qrels, notes = _find_splits(folder, DOCUMENT_SPLITS)
     return CollectionSource(
         layout="msmarco-document",
         # The paper does not say which fields its text has: this is our own choice.
         document_text="url-title-body",
         documents=DocumentLines(path),
         queries=partial(_read_queries, queries),
-        qrels={split: partial(read_qrels, file) for split, file in qrels.items()},
+        qrels={split: partial(read_judgements, file) for split, file in qrels.items()},
         files=(path, *queries, *qrels.values(), *([lookup] if lookup else [])),
         notes=notes,
         lookup=lookup,
@@ -88,13 +94,13 @@ def msmarco_passages(folder: Path) -> CollectionSource:
         InputError: the passages are not there.
     """
     path = _need(folder, PASSAGES_FILE)
-    queries, qrels, notes = _find_splits(folder, _PASSAGE_SPLITS)
+    queries, qrels, notes = _find_splits(folder, PASSAGE_SPLITS)
     return CollectionSource(
         layout="msmarco-passage",
         document_text="body",
         documents=PassageLines(path),
         queries=partial(_read_queries, queries),
-        qrels={split: partial(read_qrels, file) for split, file in qrels.items()},
+        qrels={split: partial(read_judgements, file) for split, file in qrels.items()},
         files=(path, *queries, *qrels.values()),
         notes=notes,
     )
