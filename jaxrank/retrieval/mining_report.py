@@ -66,7 +66,9 @@ class MiningReport:
     positives_without_score: int = 0
 
     def lines(self) -> list[str]:
-        """The counts in words: those of the core and of guards that were on, others if not 0."""
+        """The counts in words: those of the core, of guards that were on and of duplicates if they
+        were looked for; others if not 0.
+        """
         made = [
             f"{self.groups} groups of {self.queries} queries",
             f"{self.positives_used} of {self.positives} positives have their groups",
@@ -132,7 +134,6 @@ class MiningReport:
                 f"{self.duplicates_of_relevant} candidates are duplicates of a relevant document, "
                 f"{self.duplicates_of_candidates} of another candidate: "
                 + ("left out" if dropped else "kept (drop_duplicates leaves them out)"),
-                is_core=dropped,
             )
         if self.above_margin is not None:
             yield _Line(

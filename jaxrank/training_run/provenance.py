@@ -9,10 +9,19 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from jaxrank.data.collection import Collection
-from jaxrank.files import file_digest
+from jaxrank.files import Inputs, file_digest
 from jaxrank.models.module import parameters
 from jaxrank.training.config import Recipe
 from jaxrank.training_run.start import Start
+
+
+def inputs_by_option(recipe: Recipe) -> Inputs:
+    """Option -> what it names that the run reads, which the run must not write over."""
+    return {
+        "--model.init_from": [recipe.model.init_from],
+        "--data.groups": [recipe.data.groups],
+        "--dev.run": [recipe.dev.run],
+    }
 
 
 def input_digests(recipe: Recipe, collection: Collection | None) -> dict[str, str]:

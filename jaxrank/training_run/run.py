@@ -14,7 +14,6 @@ from jax.experimental import multihost_utils
 
 from jaxrank.data.collection import Collection
 from jaxrank.errors import InputError, TrainingStoppedError
-from jaxrank.files import Inputs
 from jaxrank.options import as_plain, as_yaml
 from jaxrank.training.checkpoint import CHECKPOINTS_FOLDER, Checkpoints, Restored
 from jaxrank.training.config import Recipe
@@ -40,14 +39,12 @@ from jaxrank.training.run_folder import (
     start_run,
 )
 from jaxrank.training.stopping import Stopping
-from jaxrank.training.throughput import (
-    traced,
-)
+from jaxrank.training.throughput import traced
 from jaxrank.training.wandb_sink import WandbSink, check_wandb
 from jaxrank.training_run.machinery import build_machinery
 from jaxrank.training_run.milestones import Milestones
 from jaxrank.training_run.prepare import Prepared, prepare
-from jaxrank.training_run.provenance import input_digests, resolved_values
+from jaxrank.training_run.provenance import input_digests, inputs_by_option, resolved_values
 from jaxrank.training_run.session import Session
 
 
@@ -74,12 +71,7 @@ def train_reranker(
     if recipe.training.wandb is not None:
         check_wandb(recipe.training.wandb)
     output = recipe.training.output
-    inputs: Inputs = {
-        "--model.init_from": [recipe.model.init_from],
-        "--data.groups": [recipe.data.groups],
-        "--dev.run": [recipe.dev.run],
-    }
-    check_folder(output, inputs)
+    check_folder(output, inputs_by_option(recipe))
     if recipe.training.deterministic and (note := make_deterministic(output, process_number())):
         say(note)
     if not is_first_process():
