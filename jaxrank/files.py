@@ -1,5 +1,6 @@
 """Files: text read strictly, results written all or not at all, digests to tell versions apart."""
 
+import fcntl
 import gzip
 import hashlib
 import json
@@ -215,6 +216,37 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 old.rename(path)
             for folder in (new, old):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(path: str | Path, *, when_taken: Callable[[], object]) -> Iterator[None]:
+    """Let one process at a time through, by a lock on the file `path`.
+
+    The system drops the lock of a killed process. The file is empty and stays: were it deleted, two
+    processes could hold locks of two files with its name.
+
+    Args:
+        when_taken: called if another process holds the lock; it raises to give up, and after it the
+            lock is waited for.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        with naming(path):
+            is_ours = _lock_at_once(file)
+        if not is_ours:
+            when_taken()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _lock_at_once(file: IO[bytes]) -> bool:
+    """Lock a file unless another process has done so."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def file_digest(path: str | Path) -> str:

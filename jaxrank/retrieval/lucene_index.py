@@ -7,7 +7,6 @@ is of.
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 from jaxrank.data.collection import Collection
 from jaxrank.data.document_text import DocumentText
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_folder, atomic_open, check_target, read_json
+from jaxrank.files import atomic_folder, atomic_open, check_target, exclusive, read_json
 from jaxrank.progress import progress_bar
 from jaxrank.retrieval.lucene_java import (
     anserini_version,
@@ -138,21 +137,14 @@ def build_index(
 
 @contextmanager
 def _only_builder(folder: Path) -> Iterator[None]:
-    """Keep a second builder out, and clear away what killed ones have left beside the folder.
-
-    The system drops the lock of a killed builder. The empty file that is locked stays: were it
-    deleted, two builders could hold locks of two files with its name.
-    """
+    """Keep a second builder out, and clear away what killed ones have left beside the folder."""
     check_target(folder, is_folder=True)
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process is building this index; wait for its end"
-            ) from None
+
+    def refuse() -> None:
+        raise InputError(f"{folder}: another process is building this index; wait for its end")
+
+    with exclusive(folder.with_name(f".{folder.name}.lock"), when_taken=refuse):
         leftover = re.compile(rf"\.{re.escape(folder.name)}\.\w+\.(part|old)")  # of atomic_folder
         for path in folder.parent.iterdir():
             if leftover.fullmatch(path.name) and path.is_dir():

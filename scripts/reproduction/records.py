@@ -5,7 +5,6 @@ are what they were. Since the commands write their files as a whole, and the rec
 whatever a kill leaves is either done or not begun as far as the next start can tell.
 """
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, naming, read_json
+from jaxrank.files import atomic_open, exclusive, read_json
 from scripts.reproduction.fingerprints import Fingerprints
 from scripts.reproduction.steps import Step
 
@@ -62,15 +61,8 @@ class Records:
     @contextmanager
     def alone(self, step: Step, *, say: Callable[[str], None]) -> Iterator[None]:
         """Let one process at a time do a step; the lock goes with the process, however it ends."""
-        path = self._path(step).with_suffix(".lock")
-        with naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"{step.name}: another process does this step; waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = f"{step.name}: another process does this step; waiting for it"
+        with exclusive(self._path(step).with_suffix(".lock"), when_taken=lambda: say(waiting)):
             yield
 
     def _path(self, step: Step) -> Path:

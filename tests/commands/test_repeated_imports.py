@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from tests.commands.msmarco_files import (
     states,
     write_source,
 )
+from tests.data.killed_writer import status_when_killed
 
 
 @pytest.fixture
@@ -139,22 +138,9 @@ def test_bytes_that_have_changed_are_found_where_asked(
     assert shard.read_bytes() == whole
 
 
-# Killed by itself at the n-th renaming of a file.
-KILLED_IMPORT = """
-import os, signal, sys
+IMPORT = """
 from jaxrank.import_collection import main
-
-count, rename = int(sys.argv[1]), os.replace
-
-def replace(source, target):
-    global count
-    count -= 1
-    if count == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(source, target)
-
-os.replace = replace
-main(sys.argv[2:])
+main(sys.argv[1:])
 """
 
 
@@ -162,9 +148,7 @@ def test_a_killed_import_cannot_be_opened_and_goes_on(source: Path):
     main((*ARGUMENTS[:-1], "whole"))
     # In the documents, their index, the judgements, and before the queries, which come last.
     for renamings in (2, 3, 4, 5):
-        command = [sys.executable, "-c", KILLED_IMPORT, str(renamings), *ARGUMENTS]
-        status = subprocess.run(command, check=False, capture_output=True).returncode
-        assert status == -signal.SIGKILL
+        assert status_when_killed(IMPORT, renamings, *ARGUMENTS) == -signal.SIGKILL
         with pytest.raises(InputError, match=r"unfinished; run the same|run the same import again"):
             Collection.open("out")
     main(ARGUMENTS)

@@ -13,6 +13,7 @@ from jaxrank.data.document_store.store import DocumentStore
 from jaxrank.data.document_store.writer import build_store
 from jaxrank.data.importing.layouts.msmarco import DocumentLines
 from jaxrank.errors import InputError
+from tests.data.killed_writer import status_when_killed
 from tests.data.small_store import (
     NUM_DOCUMENTS,
     StoppedError,
@@ -49,23 +50,12 @@ def test_a_build_that_stops_anywhere_goes_on_to_the_same_bytes(
         assert content(folder) == content(tmp_path / "whole")
 
 
-# Killed by itself at the n-th renaming of a file: of shards, of the progress, of the index.
-KILLED_BUILD = """
-import os, signal, sys
+# What is renamed: shards, the progress, the index.
+BUILD = """
 from pathlib import Path
 from jaxrank.data.document_store.writer import build_store
 from jaxrank.data.importing.layouts.msmarco import DocumentLines
 
-count, rename = int(sys.argv[3]), os.replace
-
-def replace(source, target):
-    global count
-    count -= 1
-    if count == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(source, target)
-
-os.replace = replace
 build_store(sys.argv[1], DocumentLines(Path(sys.argv[2])), shard_bytes=1200, batch_bytes=400)
 """
 
@@ -78,8 +68,8 @@ def test_a_build_killed_again_and_again_goes_on_to_the_same_bytes(
     # Before the first shard is there; with the second there but not noted; before the index;
     # before the manifest.
     for renamings in (2, 4, 5, 3):
-        command = [sys.executable, "-c", KILLED_BUILD, folder, source_path, str(renamings)]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        status = status_when_killed(BUILD, renamings, str(folder), str(source_path))
+        assert status == -signal.SIGKILL
         with pytest.raises(InputError, match="unfinished; run the same"):
             DocumentStore.open(folder)
     build(folder, source_path)

@@ -5,10 +5,8 @@ and compares its SHA-256, so that a store never mixes two versions of a source; 
 of a build that nothing disturbed.
 """
 
-import fcntl
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -38,7 +36,7 @@ from jaxrank.data.document_store.shard import SCHEMA, Batch
 from jaxrank.data.document_store.source import DocumentSource
 from jaxrank.data.hashing import HashedFile, hash_text
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, check_target
+from jaxrank.files import atomic_open, check_target, exclusive
 from jaxrank.progress import track
 
 SHARD_BYTES = 128 << 20
@@ -75,7 +73,11 @@ def build_store(
     folder = Path(folder)
     check_target(folder, is_folder=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with _exclusive(folder):
+
+    def refuse() -> None:
+        raise InputError(f"{folder}: another process is building this store; wait for its end")
+
+    with exclusive(folder / _LOCK_FILE, when_taken=refuse):
         manifest = _find_earlier(folder, Manifest(source.kind, shard_bytes, batch_bytes), malformed)
         reading = SourceReading(
             source, start=_end_of(manifest), malformed=malformed, progress=progress
@@ -103,19 +105,6 @@ def build_store(
         manifest.write(folder / MANIFEST_FILE)
         (folder / UNFINISHED_FILE).unlink()
         return manifest
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Keep a second builder out; the system drops the lock of a killed one."""
-    with open(folder / _LOCK_FILE, "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process is building this store; wait for its end"
-            ) from None
-        yield
 
 
 def _find_earlier(folder: Path, wanted: Manifest, malformed: Malformed) -> Manifest:

@@ -13,12 +13,11 @@ The SHA-256 of every shard is checked when a folder is opened. A shard that is m
 left out, so that its texts are tokenised again, and that is reported.
 """
 
-import fcntl
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from jaxrank.data.tokens.shard import TokenShard, open_shard, write_shard
 from jaxrank.data.tokens.stored import StoredTokens
 from jaxrank.data.tokens.table import GroupTokens, TokenColumns, named_texts
 from jaxrank.errors import InputError
-from jaxrank.files import atomic_open, file_digest, naming, read_json
+from jaxrank.files import atomic_open, exclusive, file_digest, read_json
 from jaxrank.progress import track
 from jaxrank.text.templates import Field
 from jaxrank.text.tokenize import PairTokenizer
@@ -133,7 +132,10 @@ def fill_tokens(
     missing = shards.open(progress=progress).missing(names)
     num_new = 0
     if missing or shards.damaged:
-        with _locked(shards.folder):
+        wait = partial(
+            _log.warning, "%s: another process tokenises into it; waiting for it", shards.folder
+        )
+        with exclusive(shards.folder / LOCK_FILE, when_taken=wait):
             # Another writer may have been here while we waited.
             missing = shards.open(progress=progress).missing(names)
             num_new = len(missing)
@@ -266,18 +268,3 @@ class _Shards:
 
 def _shard_name(number: int) -> str:
     return f"shard-{number:05}.arrow"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be the only writer of a folder; waits for another one, of any process."""
-    path = folder / LOCK_FILE
-    with naming(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.warning("%s: another process tokenises into it; waiting for it", folder)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield  # closing the file gives the lock back

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from jaxrank.data.document_store.source import LineSource, SourceDocument
 from jaxrank.data.document_store.store import DocumentStore
-from jaxrank.data.document_text import DocumentFields
+from jaxrank.data.document_text import DocumentFields, DocumentText
 from jaxrank.data.importing.layouts.collection_source import (
     CollectionSource,
+    Layout,
     Query,
     find_file,
     read_judgements,
@@ -71,19 +72,14 @@ def msmarco_documents(folder: Path) -> CollectionSource:
     Raises:
         InputError: the documents are not there.
     """
-    path = _need(folder, DOCUMENTS_FILE)
-    lookup = find_file(folder, LOOKUP_FILE)
-    queries, qrels, notes = _find_splits(folder, DOCUMENT_SPLITS)
-    return CollectionSource(
-        layout="msmarco-document",
+    return _make_source(
+        folder,
+        "msmarco-document",
+        DocumentLines(_need(folder, DOCUMENTS_FILE)),
+        DOCUMENT_SPLITS,
         # The paper does not say which fields its text has: this is our own choice.
         document_text="url-title-body",
-        documents=DocumentLines(path),
-        queries=partial(_read_queries, queries),
-        qrels={split: partial(read_judgements, file) for split, file in qrels.items()},
-        files=(path, *queries, *qrels.values(), *([lookup] if lookup else [])),
-        notes=notes,
-        lookup=lookup,
+        lookup=find_file(folder, LOOKUP_FILE),
     )
 
 
@@ -93,16 +89,12 @@ def msmarco_passages(folder: Path) -> CollectionSource:
     Raises:
         InputError: the passages are not there.
     """
-    path = _need(folder, PASSAGES_FILE)
-    queries, qrels, notes = _find_splits(folder, PASSAGE_SPLITS)
-    return CollectionSource(
-        layout="msmarco-passage",
+    return _make_source(
+        folder,
+        "msmarco-passage",
+        PassageLines(_need(folder, PASSAGES_FILE)),
+        PASSAGE_SPLITS,
         document_text="body",
-        documents=PassageLines(path),
-        queries=partial(_read_queries, queries),
-        qrels={split: partial(read_judgements, file) for split, file in qrels.items()},
-        files=(path, *queries, *qrels.values()),
-        notes=notes,
     )
 
 
@@ -175,6 +167,29 @@ def _need(folder: Path, name: str) -> Path:
     if path is None:
         raise InputError(f"{folder / name}: no such file, nor {name}.gz; it holds the documents")
     return path
+
+
+def _make_source(
+    folder: Path,
+    layout: Layout,
+    documents: LineSource,
+    splits: dict[str, tuple[str, str]],
+    *,
+    document_text: DocumentText,
+    lookup: Path | None = None,
+) -> CollectionSource:
+    """The documents with those splits of which the files are in the folder."""
+    queries, qrels, notes = _find_splits(folder, splits)
+    return CollectionSource(
+        layout=layout,
+        document_text=document_text,
+        documents=documents,
+        queries=partial(_read_queries, queries),
+        qrels={split: partial(read_judgements, file) for split, file in qrels.items()},
+        files=(documents.path, *queries, *qrels.values(), *([lookup] if lookup else [])),
+        notes=notes,
+        lookup=lookup,
+    )
 
 
 def _find_splits(
