@@ -18,6 +18,6 @@ Annotations are checked at run time in the tests and cost nothing in production.
 """
 
 from jax import Array
-from jaxtyping import Bool, Float, Float32, Int, Integer, Key, PyTree
+from jaxtyping import Bool, Float, Float32, Int, Integer, Key, PyTree, UInt32
 
-__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Integer", "Key", "PyTree"]
+__all__ = ["Array", "Bool", "Float", "Float32", "Int", "Integer", "Key", "PyTree", "UInt32"]

@@ -18,12 +18,15 @@ from jaxrank.errors import InputError
 from jaxrank.models.encoder_decoder import decoder_packing
 from jaxrank.models.families import get_family
 from jaxrank.models.heads import LinearHead, pool_texts
+from jaxrank.models.implementations import Implementations, choose_implementations
 from jaxrank.models.layers import split_key
 from jaxrank.models.packing import Packing
 from jaxrank.models.stack import Remat
 from jaxrank.shapes import Array, Bool, Float32, Int, Key
 
 HeadName = Literal["linear", "classification"]
+
+AUTOMATIC = Implementations()
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def build_module(
     dtype: DTypeLike = jnp.float32,
     remat: Remat | None = None,
     unroll: int = 1,
+    implementations: Implementations = AUTOMATIC,
     release: bool = False,
 ) -> RerankerModule:
     """A module with those parameters, all of them and no others.
@@ -177,7 +181,8 @@ def build_module(
     one of them twice.
 
     Raises:
-        InputError: listing every missing, unused and wrongly shaped parameter.
+        InputError: listing every missing, unused and wrongly shaped parameter, or naming an
+            operation to choose an implementation of that the model does not have.
     """
     graphdef, state = _abstract(config, dtype=dtype, remat=remat, unroll=unroll)
     variables = {_joined(path): variable for path, variable in nnx.to_flat_state(state)}
@@ -198,7 +203,9 @@ def build_module(
             assert isinstance(parameters, dict)
             variable.get_value().block_until_ready()  # JAX copies in the background
             del parameters[path]
-    return nnx.merge(graphdef, state)
+    module: RerankerModule = nnx.merge(graphdef, state)
+    choose_implementations(module, implementations)
+    return module
 
 
 def init_module(
@@ -208,10 +215,17 @@ def init_module(
     dtype: DTypeLike = jnp.float32,
     remat: Remat | None = None,
     unroll: int = 1,
+    implementations: Implementations = AUTOMATIC,
 ) -> RerankerModule:
-    """A module at a random start; the same seed gives the same parameters."""
+    """A module at a random start; the same seed gives the same parameters.
+
+    Raises:
+        InputError: an implementation is chosen of an operation that the model does not have.
+    """
     rngs = nnx.Rngs(params=seed)
-    return RerankerModule(config, dtype=dtype, rngs=rngs, remat=remat, unroll=unroll)
+    module = RerankerModule(config, dtype=dtype, rngs=rngs, remat=remat, unroll=unroll)
+    choose_implementations(module, implementations)
+    return module
 
 
 def _abstract(config: RerankerConfig, **options: Any) -> tuple[Any, Any]:

@@ -27,7 +27,7 @@ class Packing(NamedTuple):
 class Visible(NamedTuple):
     """Which tokens a token sees, in the words of `jaxrank.ops.attention`; by default all."""
 
-    mask: Bool[Array, "B S"] | None = None
+    key_lengths: Int[Array, " B"] | None = None
     segment_ids: Int[Array, "B L"] | None = None
     key_segment_ids: Int[Array, "B S"] | None = None
 
@@ -36,8 +36,10 @@ EVERYTHING = Visible()
 
 
 def visible_tokens(mask: Bool[Array, "B L"] | None, packing: Packing | None) -> Visible:
-    """Those that `mask` calls real or, packed, those of the token's own text."""
-    return Visible(mask) if packing is None else Visible(segment_ids=packing.segment_ids)
+    """Those that `mask` calls real, padding standing last, or, packed, those of its own text."""
+    if packing is not None:
+        return Visible(segment_ids=packing.segment_ids)
+    return Visible(None if mask is None else jnp.sum(mask, axis=1, dtype=jnp.int32))
 
 
 def token_positions(

@@ -41,6 +41,9 @@ def check_implementation(operation: str, name: str, known: Iterable[str]) -> Non
 
 
 @functools.cache
-def log_choice(operation: str, name: str) -> None:
-    """Log, once in the life of the process, which implementation "auto" stands for."""
-    logger.info("%s: implementation 'auto' is %r on %s", operation, name, jax.default_backend())
+def log_choice(operation: str, name: str, reason: str | None = None) -> None:
+    """Log, once in the life of the process, which implementation "auto" stands for, and why."""
+    because = f" ({reason})" if reason else ""
+    logger.info(
+        "%s: implementation 'auto' is %r on %s%s", operation, name, jax.default_backend(), because
+    )

@@ -1,14 +1,20 @@
 """Dropout with a generator cheap enough for a CPU."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrank.shapes import Array, Float, Key
+from jaxrank.shapes import Array, Float, Key, UInt32
 
 
 def dropout(
-    x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None
+    x: Float[Array, "*shape"],
+    rate: float,
+    key: Key[Array, ""] | None,
+    *,
+    positions: UInt32[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
     """Set each element to zero with probability `rate` and scale the others up to keep the mean.
 
@@ -23,6 +29,8 @@ def dropout(
     Args:
         rate: in [0, 1).
         key: None, like a rate of 0, returns x as it is.
+        positions: where x's elements stand in the array that x is a part of; the parts together
+            lose what the whole would lose. None: x is the whole.
 
     Raises:
         ValueError: the rate is out of range.
@@ -32,19 +40,17 @@ def dropout(
     threshold = round(rate * 2**32)
     if key is None or threshold == 0:
         return x
-    keep = _hash_positions(x.shape, key) >= jnp.uint32(threshold)
+    if positions is None:
+        positions = lax.iota(jnp.uint32, math.prod(x.shape)).reshape(x.shape)
+    keep = _hash_positions(positions, key) >= jnp.uint32(threshold)
     # float32, since in bfloat16 the scale itself would be wrong by up to 0.4%.
     scaled = (x.astype(jnp.float32) * (2**32 / (2**32 - threshold))).astype(x.dtype)
     return jnp.where(keep, scaled, jnp.zeros((), x.dtype))
 
 
-def _hash_positions(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+def _hash_positions(bits: jax.Array, key: jax.Array) -> jax.Array:
     """Uniform uint32: Wellons' lowbias32 over the position, made the key's own by two words."""
-    words = jax.random.bits(key, (2,), jnp.uint32).reshape(2, *(1,) * len(shape))
-    size = 1
-    for axis in shape:
-        size *= axis
-    bits = lax.iota(jnp.uint32, size).reshape(shape)
+    words = jax.random.bits(key, (2,), jnp.uint32).reshape(2, *(1,) * bits.ndim)
     # An odd factor (2^32 over the golden ratio) keeps the two words from cancelling each other.
     bits = (bits ^ words[0]) * jnp.uint32(0x9E3779B1) + words[1]
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)

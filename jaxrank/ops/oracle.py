@@ -134,12 +134,12 @@ def causal_conv1d_oracle(
 
 
 def oracle_gradients(
-    oracle: Callable[..., tuple[np.ndarray, np.ndarray]],
+    oracle: Callable[..., tuple[np.ndarray, ...]],
     arguments: Arrays,
     names: Sequence[str],
-    cotangents: tuple[np.ndarray, np.ndarray],
+    cotangents: tuple[np.ndarray, ...],
 ) -> dict[str, np.ndarray]:
-    """Gradient of sum(y * cotangent) + sum(state * cotangent) to each argument in `names`."""
+    """Gradient of the sum of all outputs times their cotangents to each argument in `names`."""
     gradients = {}
     for name in names:
         value = np.asarray(arguments[name])

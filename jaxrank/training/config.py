@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxrank.data.document_text import DocumentText
+from jaxrank.models.implementations import Implementations
 from jaxrank.models.lora import LoraConfig
 from jaxrank.training.losses import LossConfig
 from jaxrank.training.optimizer import OptimizerConfig
@@ -191,6 +192,8 @@ class TrainingConfig:
 
     unroll: int = 1
     """Layers that are compiled as one piece: more is faster to run and slower to compile."""
+
+    implementations: Implementations = field(default_factory=Implementations)
 
     tensorboard: bool = True
     """Write TensorBoard events beside metrics.jsonl."""

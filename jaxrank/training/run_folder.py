@@ -50,7 +50,10 @@ HARMLESS_OPTIONS = frozenset({
     "training.output", "training.overwrite",
 })  # fmt: skip
 # These change the order of sums, and with it the last bits: the user is told.
-DEVICE_OPTIONS = frozenset({"devices.fsdp"})
+DEVICE_OPTIONS = frozenset({
+    "devices.fsdp", "training.implementations.attention", "training.implementations.selective_scan",
+    "training.implementations.ssd",
+})  # fmt: skip
 
 PACKAGES = (
     "jaxrank", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "tokenizers", "transformers",

@@ -73,6 +73,7 @@ def load_start(recipe: Recipe) -> Start:
         "dtype": dtype,
         "remat": None if remat == "auto" else remat,
         "unroll": recipe.training.unroll,
+        "implementations": recipe.training.implementations,
     }
     if model.init_from is None:
         config = random_architecture(model)
@@ -100,6 +101,7 @@ def load_start(recipe: Recipe) -> Start:
         config, tokenizer = override(loaded.config, model), loaded.tokenizer
         module = build_module(config, loaded.parameters, release=True, **options)
         notes = tuple(f"{model.init_from}: {note}" for note in loaded.notes)
+    notes += attention_notes(config, recipe.training.implementations.attention)
     if evaluation_text != text:
         first, later = describe_text(text), describe_text(evaluation_text)
         notes += (f"text: {first} in training, {later} at evaluation, as the model is saved",)
@@ -146,6 +148,34 @@ def _adapt(module: RerankerModule, config: LoraConfig, *, seed: int) -> tuple[st
             "all that read the base"
         )
     return tuple(notes)
+
+
+def attention_notes(config: RerankerConfig, implementation: str) -> tuple[str, ...]:
+    """What to say of dropout on attention probabilities, which cuDNN's fused attention has not.
+
+    Args:
+        implementation: the choice of `training.implementations.attention`.
+
+    Raises:
+        InputError: cuDNN is asked for and the model has such dropout.
+    """
+    backbone = config.backbone
+    option = "attention_dropout" if hasattr(backbone, "attention_dropout") else "dropout"
+    rate = getattr(backbone, option, 0.0)
+    if rate == 0:
+        return ()
+    mend = f"model.overrides.{option} 0, which departs from the published recipe"
+    if implementation == "cudnn":
+        raise InputError(
+            f"training.implementations.attention: cudnn came, which has no dropout, and the "
+            f"model's is {rate}; auto is needed, or {mend}"
+        )
+    if implementation != "auto" or jax.default_backend() != "gpu":
+        return ()
+    return (
+        f"attention: a dropout of {rate} on its probabilities keeps training from cuDNN's fused "
+        f"attention; what would free it is {mend}",
+    )
 
 
 def _check_whole(source: str) -> None:

@@ -62,9 +62,11 @@ def test_recurrences_forget_at_each_text_and_padding_starts_none():
 
 
 def test_without_a_packing_all_rows_share_positions_and_the_mask_says_what_is_seen():
-    ids, mask = jnp.zeros((3, 6), jnp.int32), jnp.ones((3, 6), bool)
+    ids, mask = jnp.zeros((3, 6), jnp.int32), jnp.arange(6)[None] < jnp.array([[6], [2], [0]])
     assert token_positions(ids, None).tolist() == [0, 1, 2, 3, 4, 5]
-    assert visible_tokens(mask, None).mask is mask
+    lengths, *others = visible_tokens(mask, None)
+    assert lengths.tolist() == [6, 2, 0]
+    assert others == [None, None]
     assert visible_tokens(None, None) == EVERYTHING
     assert visible_tokens(mask, PACKING) == EVERYTHING._replace(segment_ids=PACKING.segment_ids)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from flax.traverse_util import flatten_dict
 
 from jaxrank.errors import InputError
 from jaxrank.files import file_digest
@@ -154,7 +155,7 @@ def test_options_that_change_no_weight_may_differ(tmp_path: Path, groups: Path):
 
 def test_every_harmless_option_is_an_option():
     recipe = Recipe(data=DataConfig(groups=Path("g")), training=TrainingConfig(output=Path("o")))
-    options = {f"{section}.{name}" for section, v in as_plain(recipe).items() for name in v}
+    options = set(flatten_dict(as_plain(recipe), sep="."))
     assert options > HARMLESS_OPTIONS | DEVICE_OPTIONS
 
 

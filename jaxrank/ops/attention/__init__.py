@@ -1,0 +1,5 @@
+"""Softmax attention."""
+
+from jaxrank.ops.attention.api import attention
+
+__all__ = ["attention"]
