@@ -1,7 +1,7 @@
 """Modules that the architectures share. Parameters are float32, results in `dtype`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -89,15 +89,37 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: Float[Array, "... D"], out_sharding: Any = None) -> Array:
         """Project vectors; the result has the layer's dtype."""
-        inputs, kernel = self.promote_dtype((inputs, self.kernel[...]), dtype=self.dtype)
+        bias = None if self.bias is None else self.bias[...]
+        return self._project(inputs, self.kernel[...], bias, out_sharding)
+
+    def _project(
+        self, inputs: Array, kernel: Array, bias: Array | None, out_sharding: Any = None
+    ) -> Array:
+        inputs, kernel = self.promote_dtype((inputs, kernel), dtype=self.dtype)
         dimensions = (((inputs.ndim - 1,), (0,)), ((), ()))
         y = self.dot_general(
             inputs, kernel, dimensions, precision=self.precision, out_sharding=out_sharding
         )
-        if self.bias is None:
+        if bias is None:
             return y
-        bias = self.bias[...].astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,))
-        return (y.astype(jnp.float32) + bias).astype(y.dtype)
+        wide = bias.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,))
+        return (y.astype(jnp.float32) + wide).astype(y.dtype)
+
+    def in_parts(self, inputs: Float[Array, "... D"], ends: Sequence[int]) -> list[Array]:
+        """What `jnp.split` makes of the result, by a product each.
+
+        Parts of one product would be copied before they enter a kernel, and their gradients joined
+        in another copy; each passes over arrays as large as the parts.
+
+        Args:
+            ends: where all parts but the last end.
+        """
+        kernels = jnp.split(self.kernel[...], ends, axis=1)
+        biases = [None] * len(kernels) if self.bias is None else jnp.split(self.bias[...], ends)
+        return [
+            self._project(inputs, kernel, bias)
+            for kernel, bias in zip(kernels, biases, strict=True)
+        ]
 
 
 class MultiHeadAttention(nnx.Module):
@@ -151,6 +173,7 @@ class MultiHeadAttention(nnx.Module):
         self.fused = fused
         self.scale = scale
         self.dropout_rate = dropout_rate
+        self.attention_implementation = "auto"  # see choose_implementations
 
     def __call__(
         self,
@@ -183,6 +206,7 @@ class MultiHeadAttention(nnx.Module):
             scale=self.scale,
             dropout_rate=self.dropout_rate,
             dropout_key=key,
+            implementation=self.attention_implementation,
         )
         return self.output(mixed_BLHK.reshape(*hidden.shape[:2], -1))
 

@@ -6,7 +6,7 @@ go on matching. In a stack of layers A and B have the layer axis in front, as al
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,12 +84,23 @@ class LoraLinear(Linear):
 
     def __call__(self, inputs: Float[Array, "... D"], out_sharding: Any = None) -> Array:
         """The layer's result plus the adapter's."""
+        narrow, b = self._narrow(inputs)
+        return super().__call__(inputs, out_sharding) + (narrow @ b) * self.scaling
+
+    def in_parts(self, inputs: Float[Array, "... D"], ends: Sequence[int]) -> list[Array]:
+        """The same as parts; see Linear."""
+        narrow, b = self._narrow(inputs)
+        parts = zip(super().in_parts(inputs, ends), jnp.split(b, ends, axis=1), strict=True)
+        return [part + (narrow @ b) * self.scaling for part, b in parts]
+
+    def _narrow(self, inputs: Array) -> tuple[Array, Array]:
+        """The inputs times A, with dropout, and B."""
         key = None if self.dropout_key is None else self.dropout_key[...]
         x, a, b = self.promote_dtype(
             (dropout(inputs, self.dropout_rate, key), self.lora_a[...], self.lora_b[...]),
             dtype=self.dtype,
         )
-        return super().__call__(inputs, out_sharding) + ((x @ a) @ b) * self.scaling
+        return x @ a, b
 
     def merged(self) -> Linear:
         """The plain layer that computes the same."""

@@ -73,13 +73,15 @@ class MambaMixer(StateSpaceMixer):
         )
         self.D = nnx.Param(jnp.ones((inner,), jnp.float32))
         self.out_proj = projection_back(config, dtype=dtype, rngs=rngs)
+        self.in_sections = (inner,)
         self.sections = (rank, rank + states)
+        self.selective_scan_implementation = "auto"  # see choose_implementations
 
     def __call__(
         self, hidden: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B L D"]:
         """Mix each token with those before it, back to the last where `reset` is True."""
-        x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
+        x, z = self.in_proj.in_parts(hidden, self.in_sections)
         u = self.convolve(x, reset=reset)
         low_rank, B, C = jnp.split(self.x_proj(u), self.sections, axis=-1)
         y: Any = selective_scan(
@@ -93,6 +95,7 @@ class MambaMixer(StateSpaceMixer):
             delta_bias=self.dt_proj.bias[...],
             softplus=True,
             reset=reset,
+            implementation=self.selective_scan_implementation,
         )
         return self.out_proj(y)
 

@@ -26,7 +26,7 @@ from jaxrank.models.state_space import (
     projection_back,
     time_step_bias,
 )
-from jaxrank.ops.norm import rms_norm
+from jaxrank.ops.norm import gated_rms_norm
 from jaxrank.ops.ssd import ssd
 from jaxrank.shapes import Array, Bool, Float
 
@@ -88,8 +88,9 @@ class GatedRMSNorm(nnx.Module):
 
     def __call__(self, y: Float[Array, "B L D"], z: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Gate `y` with `z` and normalise, in float32; yield `dtype`."""
-        gated = y.astype(jnp.float32) * jax.nn.silu(z.astype(jnp.float32))
-        normed = rms_norm(gated, self.weight[...], epsilon=self.epsilon, num_groups=self.num_groups)
+        normed = gated_rms_norm(
+            y, z, self.weight[...], epsilon=self.epsilon, num_groups=self.num_groups
+        )
         return normed.astype(self.dtype)
 
 
@@ -119,13 +120,14 @@ class Mamba2Mixer(StateSpaceMixer):
         self.head_size = config.head_size
         self.num_groups = config.num_groups
         self.time_step_limit = config.time_step_limit
+        self.ssd_implementation = "auto"  # see choose_implementations
 
     def __call__(
         self, hidden: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B L D"]:
         """Mix each token with those before it, back to the last where `reset` is True."""
         batch_length = hidden.shape[:2]
-        z, xBC, dt = jnp.split(self.in_proj(hidden), self.sections, axis=-1)
+        z, xBC, dt = self.in_proj.in_parts(hidden, self.sections)
         convolved = self.convolve(xBC, reset=reset)
         x, B, C = jnp.split(convolved, self.convolved_sections, axis=-1)
         # Steps are float32 from here on: softplus and the decays would lose them in bfloat16.
@@ -138,6 +140,7 @@ class Mamba2Mixer(StateSpaceMixer):
             C.reshape(*batch_length, self.num_groups, -1),
             D=self.D[...],
             reset=reset,
+            implementation=self.ssd_implementation,
         )
         return self.out_proj(self.norm(y.reshape(x.shape), z))
 

@@ -3,6 +3,7 @@
 Letters as in `jaxrank.shapes`; W is the width of the convolution (4 in Mamba).
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,23 +68,14 @@ def causal_conv1d(
         if reset is not None:
             reset = _take_rows(reset, order)
 
-    inputs = jnp.concatenate([initial_state, x], axis=1)
-    segment = output_segment = None
-    if reset is not None:
-        output_segment = jnp.cumsum(reset, axis=1)
-        segment = jnp.pad(output_segment, [(0, 0), (tail, 0)])
-    y = _correlate(inputs, weight.astype(jnp.float32), segment, output_segment)
-    if bias is not None:
-        y = y + bias.astype(jnp.float32)[None, None, :]
-    if activation == "silu":
-        y = jax.nn.silu(y)
-    y = y.astype(x.dtype)
+    y = _convolve(activation, x, initial_state, weight, bias, reset)
     if mask is not None:
         place = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
         y = jnp.where(mask[:, :, None], _take_rows(y, place), 0)
     if not return_final_state:
         return y
 
+    inputs, segment, _ = _with_tail(x, initial_state, reset)
     last = num_real[:, None] + jnp.arange(tail)[None, :]
     final_state = inputs[:, length:] if mask is None else _take_rows(inputs, last)
     if segment is not None and tail:
@@ -114,12 +106,50 @@ def check_arguments(
         check_array(name, mark, (batch, length), jnp.bool_)
 
 
-@jax.custom_vjp
-def _correlate(
-    inputs: jax.Array,
+Segments = jax.Array | None
+Saved = tuple[
+    jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None
+]  # the arguments of _convolve
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(
+    activation: str | None,
+    x: jax.Array,
+    initial_state: jax.Array,
     weight: jax.Array,
-    input_segment: jax.Array | None,
-    output_segment: jax.Array | None,
+    bias: jax.Array | None,
+    reset: jax.Array | None,
+) -> jax.Array:
+    """The public equation, without a mask.
+
+    Its own gradient keeps x alone for the backward pass; JAX's would keep four float32 arrays of
+    its size. What is before the activation is W multiply-adds, so it is computed again.
+    """
+    y = _before_activation(weight, bias, *_with_tail(x, initial_state, reset))
+    return (jax.nn.silu(y) if activation else y).astype(x.dtype)
+
+
+def _with_tail(
+    x: jax.Array, initial_state: jax.Array, reset: jax.Array | None
+) -> tuple[jax.Array, Segments, Segments]:
+    """All inputs (B, L+W-1, D), and of inputs and of outputs the segments (B, ..) they are in."""
+    inputs = jnp.concatenate([initial_state, x], axis=1)
+    if reset is None:
+        return inputs, None, None
+    segment = jnp.cumsum(reset, axis=1)
+    return inputs, jnp.pad(segment, [(0, 0), (initial_state.shape[1], 0)]), segment
+
+
+def _before_activation(
+    weight: jax.Array, bias: jax.Array | None, inputs: jax.Array, *segments: Segments
+) -> jax.Array:
+    y = _correlate(inputs, weight.astype(jnp.float32), *segments)
+    return y if bias is None else y + bias.astype(jnp.float32)[None, None, :]
+
+
+def _correlate(
+    inputs: jax.Array, weight: jax.Array, input_segment: Segments, output_segment: Segments
 ) -> jax.Array:
     """Weigh W neighbours: (B, L+W-1, D) to float32 (B, L, D), each within its own segment.
 
@@ -134,10 +164,7 @@ def _correlate(
 
 
 def _shifts(
-    inputs: jax.Array,
-    weight: jax.Array,
-    input_segment: jax.Array | None,
-    output_segment: jax.Array | None,
+    inputs: jax.Array, weight: jax.Array, input_segment: Segments, output_segment: Segments
 ) -> Iterator[jax.Array]:
     """What each tap of `weight` sees, in float32: zero where it lies in another segment."""
     width = weight.shape[1]
@@ -150,27 +177,56 @@ def _shifts(
         yield shifted
 
 
-Saved = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+def _convolve_forward(activation: str | None, *saved: Any) -> tuple[jax.Array, Saved]:
+    return _convolve(activation, *saved), saved
 
 
-def _correlate_forward(*saved: Any) -> tuple[jax.Array, Saved]:
-    return _correlate(*saved), saved
-
-
-def _correlate_backward(saved: Saved, y_bar: jax.Array) -> tuple[jax.Array, jax.Array, None, None]:
-    inputs, weight, input_segment, output_segment = saved
+def _convolve_backward(
+    activation: str | None, saved: Saved, y_bar: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, None]:
+    x, initial_state, weight, bias, reset = saved
     tail = weight.shape[1] - 1
+    inputs, input_segment, output_segment = _with_tail(x, initial_state, reset)
+    before_bar = y_bar.astype(jnp.float32)
+    if activation:
+        before = _before_activation(weight, bias, inputs, input_segment, output_segment)
+        sigmoid = jax.nn.sigmoid(before)
+        before_bar = before_bar * (sigmoid * (1 + before * (1 - sigmoid)))
+    # What goes through memory goes in x's dtype, as every gradient of x; without the barrier XLA
+    # would make it float32 again, and twice as large.
+    before_bar = jax.lax.optimization_barrier(before_bar.astype(x.dtype))
+    wide = before_bar.astype(jnp.float32)
+    shifts = _shifts(inputs, weight, input_segment, output_segment)
+    sums = jax.lax.platform_dependent(
+        *(wide * x for x in shifts), wide, cpu=_sums_one_by_one, default=_sums_at_once
+    )
+
     beyond = [(0, 0), (tail, tail)]
     if output_segment is not None:
         output_segment = jnp.pad(output_segment, beyond, constant_values=-1)
-    padded = jnp.pad(y_bar, [*beyond, (0, 0)])
-    inputs_bar = _correlate(padded, weight[:, ::-1], output_segment, input_segment)
-    shifts = _shifts(inputs, weight, input_segment, saved[3])
-    weight_bar = jnp.stack([jnp.sum(y_bar * shifted, axis=(0, 1)) for shifted in shifts], axis=1)
-    return inputs_bar.astype(inputs.dtype), weight_bar, None, None
+    padded = jnp.pad(before_bar, [*beyond, (0, 0)])
+    turned = weight.astype(jnp.float32)[:, ::-1]
+    inputs_bar = _correlate(padded, turned, output_segment, input_segment).astype(x.dtype)
+    return (
+        inputs_bar[:, tail:],
+        inputs_bar[:, :tail],
+        sums[:-1].T.astype(weight.dtype),
+        None if bias is None else sums[-1].astype(bias.dtype),
+        None,
+    )
 
 
-_correlate.defvjp(_correlate_forward, _correlate_backward)
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _sums_at_once(*arrays: jax.Array) -> jax.Array:
+    """(arrays, D): the sums over B and L as one sum; XLA on a GPU fuses it into one pass."""
+    return jnp.sum(jnp.stack(arrays, axis=2), axis=(0, 1))
+
+
+def _sums_one_by_one(*arrays: jax.Array) -> jax.Array:
+    """The same for a CPU, where stacking copies."""
+    return jnp.stack([jnp.sum(array, axis=(0, 1)) for array in arrays])
 
 
 def _take_rows(x: jax.Array, rows: jax.Array) -> jax.Array:

@@ -14,8 +14,9 @@ from flax import nnx
 
 from jaxrank.errors import InputError
 from jaxrank.models.families import FAMILIES, get_family
-from jaxrank.models.layers import Embedding
+from jaxrank.models.layers import Embedding, Linear
 from jaxrank.models.lora import (
+    DropoutKey,
     LoraConfig,
     LoraEmbedding,
     LoraLinear,
@@ -297,3 +298,17 @@ def test_the_trained_share_counts_what_merging_leaves():
     assert whole == sum(value.size for value in weights(config).values())
     # Six layers in each of two: A and B of rank 4; and the head's 64 weights and bias.
     assert count == 2 * 4 * (4 * (64 + 64) + 2 * (64 + 128)) + 65
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_parts_of_a_layer_are_what_a_split_makes_of_it(use_bias: bool):
+    rngs = nnx.Rngs(params=0)
+    base = Linear(6, 9, use_bias=use_bias, bias_init=nnx.initializers.normal(), rngs=rngs)
+    layer = LoraLinear(base, rank=2, scaling=0.5, dropout_rate=0.5, rngs=rngs)
+    layer.lora_b.set_value(jnp.ones((2, 9)))
+    layer.dropout_key = DropoutKey(KEY)
+    inputs = jax.random.normal(KEY, (2, 3, 6))
+    for each in (base, layer):
+        parts = each.in_parts(inputs, (2, 6))
+        assert [part.shape[-1] for part in parts] == [2, 4, 3]
+        np.testing.assert_allclose(jnp.concatenate(parts, axis=-1), each(inputs), rtol=1e-5)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrank.ops import conv
 from jaxrank.ops.conv import causal_conv1d
 from jaxrank.ops.oracle import causal_conv1d_oracle, largest_error, oracle_gradients
 
@@ -151,3 +152,32 @@ def test_wrong_arguments_are_named(name: str, value: object, needed: str):
 def test_unknown_implementation_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'cudnn'.*'auto', 'xla'"):
         causal_conv1d(**to_jax(make_arguments(4)), implementation="cudnn")
+
+
+def test_it_keeps_its_inputs_alone_for_the_gradient():
+    inputs = to_jax(make_arguments(64, full=False), jnp.bfloat16)
+    _, pull = jax.vjp(lambda a: causal_conv1d(**a, activation="silu"), inputs)
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(pull))
+    tail = 3 * BATCH * CHANNELS * 2  # the state before the first token
+    assert kept == sum(array.nbytes for array in inputs.values()) + tail
+
+
+def test_gradients_of_bfloat16_inputs_round_twice_at_most():
+    arguments = make_arguments(23, full=False)
+    half = to_jax(arguments, jnp.bfloat16)
+    wide = {name: value.astype(jnp.float32) for name, value in half.items()}
+    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal(half["x"].shape), jnp.bfloat16)
+
+    def gradients(inputs: dict, cotangent: jax.Array) -> dict:
+        return jax.vjp(lambda a: causal_conv1d(**a, activation="silu"), inputs)[1](cotangent)[0]
+
+    got, want = gradients(half, cotangent), gradients(wide, cotangent.astype(jnp.float32))
+    for name in got:
+        assert largest_error(np.asarray(got[name]), np.asarray(want[name])) < 2 * BFLOAT16
+
+
+def test_sums_for_a_gpu_are_the_sums_for_a_cpu():
+    arrays = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 7, 5)), jnp.float32)
+    np.testing.assert_allclose(
+        conv._sums_at_once(*arrays), conv._sums_one_by_one(*arrays), rtol=1e-6
+    )

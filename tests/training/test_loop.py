@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -295,3 +296,31 @@ def test_milestones_are_spread_evenly_and_end_at_the_end():
     with pytest.raises(InputError, match=r"training.milestones: got 10 \(the default\); between"):
         spread_milestones(3, 10)
     assert doctest.testmod(loop).failed == 0
+
+
+def test_a_step_is_started_before_the_metrics_of_the_one_before_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    events: list[str] = []
+    plain, recorder, read = make_step(), Recorder(), jax.device_get
+
+    def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, dict[str, Any]]:
+        events.append(f"start {int(state.step) + 1}")
+        return plain(state, batch)
+
+    def wait(metrics: Any) -> Any:
+        events.append(f"wait for {int(metrics['loss'])}")
+        return read(metrics)
+
+    monkeypatch.setattr(jax, "device_get", wait)
+    config = LoopConfig(total_steps=3, milestones=(3,), log_every=3)
+    train(
+        make_state(),
+        step,
+        make_batches(),
+        config,
+        log=recorder.log,
+        save_model=recorder.save_model,
+    )
+    expected = ["start 1", "start 2", "wait for 1", "start 3", "wait for 2", "wait for 3"]
+    assert events == expected
