@@ -97,23 +97,33 @@ def to_jax(arguments: dict, dtype: type = jnp.float32) -> dict:
     return made
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "chunk"))
-def run(*, implementation: str, chunk: int | None = None, **arrays: jax.Array) -> tuple:
+OPTIONS = ("implementation", "chunk", "chunks_at_once")
+
+
+@functools.partial(jax.jit, static_argnames=OPTIONS)
+def run(**arrays_and_options: Any) -> tuple:
     """Return y and the final state."""
-    return ssd(**arrays, chunk=chunk, return_final_state=True, implementation=implementation)
+    return ssd(**arrays_and_options, return_final_state=True)
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "chunk"))
-def run_with_gradients(
-    arrays: dict, cotangents: tuple, *, implementation: str, chunk: int | None = None
-) -> tuple[tuple, dict]:
+@functools.partial(jax.jit, static_argnames=OPTIONS)
+def run_with_gradients(arrays: dict, cotangents: tuple, **options: Any) -> tuple[tuple, dict]:
     """Return (y, final state) and the gradients by name."""
     moving = {name: arrays[name] for name in differentiable(arrays)}
     fixed = {name: arrays[name] for name in arrays if name not in moving}
-    values, pull = jax.vjp(
-        lambda moving: run(**moving, **fixed, implementation=implementation, chunk=chunk), moving
-    )
+    values, pull = jax.vjp(lambda moving: run(**moving, **fixed, **options), moving)
     return values, pull(cotangents)[0]
+
+
+def check_against_oracle(length: int, *, full: bool = True, **options: Any) -> None:
+    arguments, cotangents, values, gradients = oracle_case(length, full)
+    got, got_gradients = run_with_gradients(
+        to_jax(arguments), tuple(jnp.asarray(c, jnp.float32) for c in cotangents), **options
+    )
+    for name, have, want in zip(("y", "final state"), got, values, strict=True):
+        assert largest_error(have, want) < FLOAT32, name
+    for name, want in gradients.items():
+        assert largest_error(got_gradients[name], want) < FLOAT32, name
 
 
 class SSDSuite:
@@ -124,21 +134,9 @@ class SSDSuite:
     def options(self) -> dict[str, Any]:
         return {"implementation": self.implementation, "chunk": self.chunk}
 
-    def check_against_oracle(self, length: int, *, full: bool = True) -> None:
-        arguments, cotangents, values, gradients = oracle_case(length, full)
-        got, got_gradients = run_with_gradients(
-            to_jax(arguments),
-            tuple(jnp.asarray(c, jnp.float32) for c in cotangents),
-            **self.options,
-        )
-        for name, have, want in zip(("y", "final state"), got, values, strict=True):
-            assert largest_error(have, want) < FLOAT32, name
-        for name, want in gradients.items():
-            assert largest_error(got_gradients[name], want) < FLOAT32, name
-
     @pytest.mark.parametrize(("length", "full"), [(1, True), (2, True), (16, False), (39, True)])
     def test_values_and_every_gradient_equal_the_oracle(self, length: int, full: bool):
-        self.check_against_oracle(length, full=full)
+        check_against_oracle(length, full=full, **self.options)
 
     def test_bfloat16_inputs_keep_float32_states_and_sums(self):
         inputs, cotangents, (want_y, want_state), gradients = bfloat16_case(11)
@@ -223,7 +221,45 @@ class TestSmallChunks(SSDSuite):
 
     @pytest.mark.parametrize("length", [7, 8, 9])
     def test_lengths_around_one_chunk(self, length: int):
-        self.check_against_oracle(length)
+        check_against_oracle(length, **self.options)
+
+
+@pytest.mark.parametrize(
+    ("length", "chunk", "chunks_at_once"),
+    [
+        (9, 3, 7),  # more than there are
+        (16, 4, 4),  # all at once
+        (16, 3, 2),  # three times two, the last chunk padded
+        (39, 5, 3),  # three times three, two chunks of the last three padded
+        (39, 2, 20),  # more than the states' unrolled steps
+    ],
+)
+def test_chunks_at_once_equal_the_oracle(length: int, chunk: int, chunks_at_once: int):
+    check_against_oracle(
+        length, implementation="chunked", chunk=chunk, chunks_at_once=chunks_at_once
+    )
+
+
+def test_resets_around_the_border_of_spans_forget_what_was_before():
+    # Spans of 6 tokens, chunks of 3: a row resets before, at or after the border of two spans, or
+    # at the border of two chunks.
+    arguments = make_arguments(15)
+    reset = np.zeros((len(ROWS), 15), bool)
+    for row, places in enumerate([[5], [6], [7], [3], [5, 6], [6, 12]]):
+        reset[row, places] = True
+    inputs = to_jax(arguments | {"reset": reset, "mask": np.ones_like(reset)})
+    cotangents = tuple(jnp.asarray(c, jnp.float32) for c in make_cotangents(arguments))
+    want = run_with_gradients(inputs, cotangents, implementation="reference")
+    got = run_with_gradients(
+        inputs, cotangents, implementation="chunked", chunk=3, chunks_at_once=2
+    )
+    jax.tree.map(lambda have, exact: np.testing.assert_allclose(have, exact, atol=2e-5), got, want)
+    # Nothing of the start is left, in no bit.
+    other_start = inputs | {"initial_state": inputs["initial_state"] + 1.0}
+    other_y, other_state = run(**other_start, implementation="chunked", chunk=3, chunks_at_once=2)
+    np.testing.assert_array_equal(other_state, got[0][1])
+    for row, place in enumerate([5, 6, 7, 3, 5, 6]):
+        np.testing.assert_array_equal(other_y[row, place:], got[0][0][row, place:])
 
 
 def test_one_head_a_channel_is_the_selective_scan():
@@ -295,6 +331,7 @@ def wrong_arguments() -> list[tuple[str, object]]:
         ("mask", good["mask"].astype(jnp.float32)),
         ("initial_state", good["initial_state"].astype(jnp.bfloat16)),
         ("chunk", 0),
+        ("chunks_at_once", 0),
     ]
 
 

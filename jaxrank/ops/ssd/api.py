@@ -28,10 +28,17 @@ IMPLEMENTATIONS: dict[str, Callable[[Arguments], tuple[jax.Array, jax.Array]]] =
     "chunked": ssd_chunked,
 }
 
-# A chunk costs matrix products with as many terms a token as it has tokens, and saves a state a
-# chunk. On two CPU cores 32 was the fastest of 32, 64 and 128; a matrix unit wants them large.
+# A chunk costs a matrix with as many terms a token as it has tokens, and saves a state a chunk.
+# CPU: of 32, 64 and 128 the smallest was the fastest on two cores. Elsewhere memory is what limits:
+# for each token and head 128 states (N) of 64 channels (P) cost 12 N P / chunk bytes (written and
+# read, in float32 and as a factor in bfloat16) and the matrix 4 chunk, which balance at 157.
 CPU_CHUNK = 32
 ACCELERATOR_CHUNK = 128
+
+# On CPU one chunk after the other stays in the cache. Elsewhere chunks are computed together until
+# their matrices, were they in float32, take this: a layer of 370m's width then computes 8,192
+# tokens at once, enough for thousands of matrix products side by side, in a few hundred MiB.
+ACCELERATOR_MATRICES_BYTES = 128 * 2**20
 
 
 def ssd(
@@ -43,6 +50,7 @@ def ssd(
     *,
     D: Float[Array, " H"] | None = None,
     chunk: int | None = None,
+    chunks_at_once: int | None = None,
     initial_state: Float32[Array, "B H P N"] | None = None,
     reset: Bool[Array, "B L"] | None = None,
     mask: Bool[Array, "B L"] | None = None,
@@ -55,9 +63,9 @@ def ssd(
         y_t = h_t C_t + D x_t                         (P,)
 
     with B and C of the head's group. States, decays and sums are float32; `y` has x's dtype. The
-    matrix products of "chunked" take their factors in x's dtype (each is rounded once), and
-    multiply float32 in the precision that JAX is set to. Gradients flow to every array but `reset`
-    and `mask`, from `y` and from the final state.
+    matrix products of "chunked" and of its gradient take their factors in x's dtype (each is
+    rounded once), and multiply float32 in the precision that JAX is set to. Gradients flow to every
+    array but `reset` and `mask`, from `y` and from the final state.
 
     Args:
         x, dt: the inputs of each channel, the step sizes of each head; steps are not negative.
@@ -65,6 +73,8 @@ def ssd(
         D: one number a head.
         chunk: tokens that "chunked" computes at once; at most the sequence, and by default 32 on
             CPU, 128 elsewhere. Any length is padded inside.
+        chunks_at_once: chunks of each sequence that "chunked" computes together, which takes more
+            memory and fewer steps; by default 1 on CPU, elsewhere what makes 128 MiB of matrices.
         initial_state: the state before the first token; zeros if None.
         reset: at a True position everything before it is forgotten, `initial_state` too.
         mask: a False position is as if absent: it does not change the state, its reset does not
@@ -80,17 +90,21 @@ def ssd(
     Raises:
         ValueError: a shape, a dtype, the chunk or the implementation's name does not fit.
     """
-    check_arguments(x, dt, A, B, C, D, chunk, initial_state, reset, mask)
+    check_arguments(x, dt, A, B, C, D, chunk, chunks_at_once, initial_state, reset, mask)
     check_implementation("ssd", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
         implementation = "chunked"
         log_choice("ssd", implementation)
+    batch, _, heads, channels = x.shape
+    on_cpu = jax.default_backend() == "cpu"
     if chunk is None:
-        chunk = CPU_CHUNK if jax.default_backend() == "cpu" else ACCELERATOR_CHUNK
+        chunk = CPU_CHUNK if on_cpu else ACCELERATOR_CHUNK
+    if chunks_at_once is None:
+        bytes_of_one = 4 * batch * heads * chunk**2
+        chunks_at_once = 1 if on_cpu else max(1, ACCELERATOR_MATRICES_BYTES // bytes_of_one)
     if initial_state is None:
-        batch, _, heads, channels = x.shape
         initial_state = jnp.zeros((batch, heads, channels, B.shape[3]), jnp.float32)
-    arguments = Arguments(x, dt, A, B, C, D, chunk, initial_state, reset, mask)
+    arguments = Arguments(x, dt, A, B, C, D, chunk, chunks_at_once, initial_state, reset, mask)
     y, final_state = IMPLEMENTATIONS[implementation](arguments)
     return (y, final_state) if return_final_state else y
 
@@ -103,6 +117,7 @@ def check_arguments(
     C: jax.Array,
     D: jax.Array | None,
     chunk: int | None,
+    chunks_at_once: int | None,
     initial_state: jax.Array | None,
     reset: jax.Array | None,
     mask: jax.Array | None,
@@ -120,8 +135,9 @@ def check_arguments(
         check_array(name, per_group, (batch, length, groups, states))
     if heads % groups:
         raise ValueError(f"B: {groups} groups came; a divisor of the {heads} heads is needed")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: {chunk} came; at least 1 is needed")
+    for name, size in (("chunk", chunk), ("chunks_at_once", chunks_at_once)):
+        if size is not None and size < 1:
+            raise ValueError(f"{name}: {size} came; at least 1 is needed")
     check_array("initial_state", initial_state, (batch, heads, channels, states), jnp.float32)
     for name, mark in (("reset", reset), ("mask", mask)):
         check_array(name, mark, (batch, length), jnp.bool_)

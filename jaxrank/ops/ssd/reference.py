@@ -20,6 +20,7 @@ class Arguments(NamedTuple):
     C: jax.Array
     D: jax.Array | None
     chunk: int
+    chunks_at_once: int
     initial_state: jax.Array
     reset: jax.Array | None
     mask: jax.Array | None
@@ -27,7 +28,7 @@ class Arguments(NamedTuple):
 
 def ssd_reference(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
     """Return (y, final state)."""
-    x, dt, A, B, C, D, _, initial_state, reset, mask = arguments
+    x, dt, A, B, C, D, _, _, initial_state, reset, mask = arguments
     reset = jnp.zeros(x.shape[:2], bool) if reset is None else reset
     mask = jnp.ones(x.shape[:2], bool) if mask is None else mask
     A = A.astype(jnp.float32)
