@@ -2,9 +2,18 @@
 
 import functools
 import inspect
+import json
 import logging
+import os
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +21,18 @@ import pytest
 from jaxrank.ops import arguments
 from jaxrank.ops.oracle import largest_error, oracle_gradients, selective_scan_oracle
 from jaxrank.ops.selective_scan import IMPLEMENTATIONS, selective_scan
+from jaxrank.ops.selective_scan.choice import choose_implementation
+from jaxrank.ops.selective_scan.mosaic.operands import KEEP_EVERY
+from jaxrank.ops.selective_scan.reference import selective_scan_reference
+from jaxrank.ops.selective_scan.tokens import Arguments
+from tests.ops.selective_scan_cases import (
+    PER_TOKEN,
+    differentiable,
+    make_arguments,
+    make_cotangents,
+    to_jax,
+    without_softplus,
+)
 
 # float32 rounds at 6e-8; up to 40 dependent steps and sums over up to 240 tokens make some
 # 1e-6 of it (measured: 1.2e-6 at worst). A wrong term shows as 1e-2 or more.
@@ -19,71 +40,16 @@ FLOAT32 = 1e-5
 # Outputs round to bfloat16 at 2^-9 = 2e-3. Anything computed in bfloat16 inside shows as 1e-2.
 BFLOAT16 = 3e-3
 
-ROWS = ("plain", "tail masked", "all masked", "resets", "holes", "left padded")
-CHANNELS, STATES = 5, 3
-PER_TOKEN = ("u", "delta", "B", "C", "z")
-
-
-def make_arguments(length: int, *, full: bool = True, seed: int = 0) -> dict:
-    """Arguments in float64; with `full`, each row of the batch has the marks that ROWS names."""
-    random = np.random.default_rng(seed)
-    batch = len(ROWS)
-    normal = random.standard_normal
-    made = {
-        "u": normal((batch, length, CHANNELS)),
-        "delta": normal((batch, length, CHANNELS)) - 1.0,
-        "A": -np.exp(normal((CHANNELS, STATES))),
-        "B": normal((batch, length, STATES)),
-        "C": normal((batch, length, STATES)),
-    }
-    if not full:
-        return made
-    made |= {
-        "D": normal(CHANNELS),
-        "z": normal((batch, length, CHANNELS)),
-        "delta_bias": normal(CHANNELS),
-        "initial_state": normal((batch, CHANNELS, STATES)),
-    }
-    mask = np.ones((batch, length), bool)
-    mask[1, -(length // 3) - 1 :] = False
-    mask[2] = False
-    mask[4] = random.random(length) < 0.6
-    mask[5, : length // 2] = False
-    reset = np.zeros((batch, length), bool)
-    reset[3, [0, length // 2, -1]] = True
-    reset[4] = random.random(length) < 0.2
-    reset[[1, 2, 5], length // 3] = True
-    return made | {"mask": mask, "reset": reset}
-
-
-def differentiable(arguments: dict) -> list[str]:
-    return [name for name in arguments if name not in ("mask", "reset")]
-
-
-def make_cotangents(arguments: dict) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(99)
-    batch = len(arguments["u"])
-    states = random.standard_normal((batch, CHANNELS, STATES))
-    return random.standard_normal(arguments["u"].shape), states
-
 
 @functools.cache
 def oracle_case(length: int, full: bool, softplus: bool) -> tuple:
     arguments = make_arguments(length, full=full)
     if not softplus:
-        arguments["delta"] = np.abs(arguments["delta"]) + 3.0  # the bias must not make it negative
+        arguments = without_softplus(arguments)
     cotangents = make_cotangents(arguments)
     oracle = functools.partial(selective_scan_oracle, softplus=softplus)
     gradients = oracle_gradients(oracle, arguments, differentiable(arguments), cotangents)
     return arguments, cotangents, oracle(**arguments), gradients
-
-
-def to_jax(arguments: dict, dtype: type = jnp.float32) -> dict:
-    """Floats per token in `dtype`, other floats in float32, booleans as they are."""
-    made = {name: jnp.asarray(value) for name, value in arguments.items()}
-    for name in differentiable(arguments):
-        made[name] = made[name].astype(dtype if name in PER_TOKEN else jnp.float32)
-    return made
 
 
 @functools.partial(jax.jit, static_argnames=("implementation", "softplus"))
@@ -245,7 +211,8 @@ def test_auto_is_scan_on_cpu_and_says_so_once(caplog: pytest.LogCaptureFixture):
 
 
 def test_unknown_implementation_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'sacn'.*'auto', 'reference', 'scan', 'associative'"):
+    known = r"'sacn'.*'auto', 'reference', 'scan', 'associative', 'mosaic'"
+    with pytest.raises(ValueError, match=known):
         selective_scan(**to_jax(make_arguments(2)), implementation="sacn")
 
 
@@ -280,7 +247,131 @@ def test_scan_can_be_vmapped():
     np.testing.assert_allclose(y[1], want, rtol=1e-6)
 
 
-def test_every_implementation_has_a_suite():
-    assert {suite.implementation for suite in SelectiveScanSuite.__subclasses__()} == set(
-        IMPLEMENTATIONS
+def test_reference_in_float64_equals_the_oracle():
+    arguments, cotangents, values, gradients = oracle_case(39, True, True)
+    with jax.enable_x64(True):
+        arrays = {name: jnp.asarray(value) for name, value in arguments.items()}
+
+        def reference(moving: dict) -> tuple[jax.Array, jax.Array]:
+            return selective_scan_reference(
+                Arguments(**arrays | moving, softplus=True), jnp.float64
+            )
+
+        got, pull = jax.vjp(reference, {name: arrays[name] for name in gradients})
+        (got_gradients,) = pull(tuple(map(jnp.asarray, cotangents)))
+    for have, want in zip(got, values, strict=True):
+        assert largest_error(have, want) < 1e-13
+    for name, want in gradients.items():
+        assert largest_error(got_gradients[name], want) < 1e-13, name
+
+
+def shapes(channels: int = 128, states: int = 16) -> dict[str, jax.ShapeDtypeStruct]:
+    """Arguments without values."""
+
+    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+    per_channel, per_state = shape(2, 20, channels), shape(2, 20, states)
+    return {
+        "u": per_channel,
+        "delta": per_channel,
+        "A": shape(channels, states),
+        "B": per_state,
+        "C": per_state,
+    }
+
+
+def mosaic(**arrays: jax.Array) -> jax.Array:
+    return selective_scan(**arrays, implementation="mosaic")
+
+
+@pytest.mark.parametrize(
+    ("channels", "states", "reason"),
+    [(192, 16, "D = 192 came; a multiple of 128 is"), (128, 33, "N = 33 came; at most 32 is")],
+)
+def test_mosaic_refuses_sizes_that_its_kernels_do_not_take(channels: int, states: int, reason: str):
+    with pytest.raises(ValueError, match=rf"'mosaic': {reason} needed; 'associative' takes any"):
+        jax.eval_shape(mosaic, **shapes(channels, states))
+
+
+def test_mosaic_on_a_cpu_is_refused_in_one_line_and_not_replaced():
+    arrays = {name: jnp.ones(x.shape) for name, x in shapes().items()}
+    gradient = jax.grad(lambda arrays: mosaic(**arrays).sum())
+    for run in (mosaic, jax.jit(mosaic), lambda **arrays: gradient(arrays)):
+        with pytest.raises(ValueError, match="platform cpu came; an NVIDIA GPU of the Hopper"):
+            run(**arrays)
+
+
+def exported_kernels(function: Callable[[dict], jax.Array]) -> list[str]:
+    """The types of what each kernel returns, as exported for cuda by a machine without a GPU."""
+    exported = jax.export.export(jax.jit(function), platforms=["cuda"])(shapes())
+    return re.findall(r"custom_call @mosaic_gpu.* -> \(?(.*?)\)? loc", exported.mlir_module())
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kernels", "keeping"),
+    [
+        (lambda layer: layer, 1, 0),
+        (lambda layer: jax.value_and_grad(layer), 2, 1),
+        (lambda layer: jax.value_and_grad(jax.checkpoint(layer)), 3, 1),
+    ],
+    ids=["forward", "gradient", "gradient of a checkpointed layer"],
+)
+def test_mosaic_is_exported_without_a_gpu_and_keeps_states_for_a_gradient_only(
+    wrap: Callable, kernels: int, keeping: int
+):
+    layer = wrap(lambda arrays: mosaic(**arrays).sum())
+    found = exported_kernels(lambda arrays: jax.tree.map(jnp.sin, layer(arrays)))
+    kept = f"2x{24 // KEEP_EVERY}x16x128xf32"  # one state in KEEP_EVERY tokens
+    assert len(found) == kernels
+    assert sum(kept in results for results in found) == keeping
+
+
+@pytest.mark.parametrize(
+    ("capability", "channels", "states", "choice"),
+    [
+        ("9.0", 2048, 16, "mosaic"),
+        ("10.0", 2048, 16, "mosaic"),
+        ("8.9", 2048, 16, "associative"),
+        ("9.0", 2000, 16, "associative"),
+        ("9.0", 2048, 64, "associative"),
+        ("gfx942", 2048, 16, "associative"),
+    ],
+)
+def test_auto_is_mosaic_on_hopper_and_newer_where_the_sizes_fit(
+    monkeypatch: pytest.MonkeyPatch, capability: str, channels: int, states: int, choice: str
+):
+    device = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert choose_implementation(channels, states) == choice
+
+
+def test_a_batch_on_two_devices_stays_there():
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+    }
+    child = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("mosaic_on_two_devices.py"))],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert child.returncode == 0, child.stderr
+    found = json.loads(child.stdout)
+    assert found["devices"] == 2
+    assert found["gathers"] == 0  # no device asks for the sequences of the other one
+    assert found["additions"] > 0  # the gradients of the weights are those of both
+    assert max(found["errors"].values()) < 1e-6, found["errors"]
+
+
+def test_every_implementation_has_a_suite():
+    here = {suite.implementation for suite in SelectiveScanSuite.__subclasses__()}
+    # Its kernels must be interpreted, which another environment can do.
+    kernels = Path(__file__).parents[1] / "kernels" / "test_mosaic_scan.py"
+    elsewhere = set(re.findall(r'IMPLEMENTATION = "(\w+)"', kernels.read_text()))
+    assert elsewhere == {"mosaic"}
+    assert here | elsewhere == set(IMPLEMENTATIONS)
+    assert not here & elsewhere

@@ -7,7 +7,7 @@ Letters beside those of `jaxrank.shapes` (Gu and Dao 2023, "Mamba", section 3, a
     D      the skip connection                 z      the gate
     h      the states
 
-`scan` and `associative` keep the states as (B, N, D), since D is the long axis and wants to lie
+The fast implementations keep the states as (B, N, D), since D is the long axis and wants to lie
 innermost; the public layout is the paper's, (B, D, N).
 """
 
@@ -18,15 +18,26 @@ import jax.numpy as jnp
 
 from jaxrank.ops.arguments import check_array, check_implementation, check_rank, log_choice
 from jaxrank.ops.selective_scan.associative import selective_scan_associative
+from jaxrank.ops.selective_scan.choice import choose_implementation
 from jaxrank.ops.selective_scan.reference import selective_scan_reference
 from jaxrank.ops.selective_scan.scan import selective_scan_time
 from jaxrank.ops.selective_scan.tokens import Arguments
 from jaxrank.shapes import Array, Bool, Float, Float32
 
+
+def selective_scan_mosaic(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+    """Return (y, final state)."""
+    # Pallas takes as long to import as the rest of JAX; most machines never need it.
+    from jaxrank.ops.selective_scan import mosaic
+
+    return mosaic.selective_scan_mosaic(arguments)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[Arguments], tuple[jax.Array, jax.Array]]] = {
     "reference": selective_scan_reference,
     "scan": selective_scan_time,
     "associative": selective_scan_associative,
+    "mosaic": selective_scan_mosaic,
 }
 
 
@@ -68,19 +79,23 @@ def selective_scan(
             sequence when it comes back as `initial_state`.
         implementation: "reference" (one token at a time, the specification), "scan" (one token at
             a time, states recomputed in the backward pass), "associative" (parallel over tokens),
-            or "auto": "scan" on CPU, "associative" elsewhere. Forward-mode differentiation works
-            in "reference" and "associative" only.
+            "mosaic" (kernels for NVIDIA GPUs of the Hopper generation or newer; D a multiple of
+            128, N at most 32; the same arguments give the same bits), or "auto": "scan" on CPU,
+            "mosaic" where it runs, "associative" elsewhere. What "auto" is follows from the
+            machine that traces the function: name "mosaic" to export or compile for another one.
+            Forward-mode differentiation works in "reference" and "associative" only.
 
     Returns:
         y, or (y, final state).
 
     Raises:
-        ValueError: a shape, a dtype or the implementation's name does not fit.
+        ValueError: a shape, a dtype or the implementation's name does not fit; "mosaic" was asked
+            for, and the sizes or the machine that is to run it do not allow it.
     """
     check_arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, mask)
     check_implementation("selective_scan", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        implementation = "scan" if jax.default_backend() == "cpu" else "associative"
+        implementation = choose_implementation(*A.shape)
         log_choice("selective_scan", implementation)
     if initial_state is None:
         initial_state = jnp.zeros((u.shape[0], *A.shape), jnp.float32)
