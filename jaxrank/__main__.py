@@ -10,7 +10,10 @@ from pathlib import Path
 from jaxrank.command_line import run
 from jaxrank.errors import InputError
 
-COMMANDS = ("import_collection", "search", "mine", "train", "rerank", "fuse", "evaluate", "compare")
+COMMANDS = (
+    "import_collection", "search", "mine", "train", "rerank", "fuse", "evaluate", "compare",
+    "bench",
+)  # fmt: skip
 """Each a module, in the order in which they are used."""
 
 

@@ -1,0 +1,1 @@
+"""Measuring time and memory of operations, layers, training steps and scoring, beside rivals."""

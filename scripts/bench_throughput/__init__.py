@@ -1,0 +1,1 @@
+"""The throughput study: what `scripts/bench_throughput.sh` runs."""

@@ -1,0 +1,125 @@
+"""Runs the parts of the throughput study that have no result yet, then makes table and figure."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jaxrank.benchmarking.cases import Case, ModelShape
+from jaxrank.benchmarking.plot import plot_rows
+from jaxrank.benchmarking.report import (
+    OUT_OF_MEMORY,
+    Report,
+    load_report,
+    make_row,
+    merge_reports,
+    table,
+)
+from jaxrank.errors import InputError
+from scripts.bench_throughput.parts import GROUPS, LENGTHS, Part, plan_parts
+
+ROOT = Path(__file__).resolve().parents[2]
+PART_S = 460.0
+"""After which a part is ended: each is to stay under 8 minutes."""
+_REPORT = "throughput.json"
+
+
+def run_part(part: Part, folder: Path, options: argparse.Namespace, *, limit_s: float) -> bool:
+    """Run a part in a process of its own; False if the time of the study ran out over it.
+
+    What the system ended for want of memory, and what took longer than a part may, has a row that
+    says so, and is not tried again.
+    """
+    more = ["--repeats", "2", "--least-s", "0.01"] if options.toy else []
+    arguments = part.arguments(folder, against=options.against, more=more)
+    command = [sys.executable, "-m", "jaxrank.bench", *arguments]
+    environment = os.environ | ({"JAX_PLATFORMS": "cpu"} if options.toy else {})
+    try:
+        result = subprocess.run(
+            command, cwd=ROOT, env=environment, timeout=min(PART_S, limit_s), check=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        if limit_s < PART_S:
+            return False
+        _record_failure(part, folder, f"not done in {PART_S:.0f} s")
+        return True
+    if (folder / part.file).exists():
+        return True
+    # A process that took all of the machine's memory is killed, and writes nothing.
+    is_killed = result.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    lines = result.stderr.strip().splitlines() or ["no message"]
+    _record_failure(part, folder, OUT_OF_MEMORY if is_killed else lines[-1])
+    return True
+
+
+def _record_failure(part: Part, folder: Path, reason: str) -> None:
+    subject = "train" if part.subject == "train" else "score"
+    direction = "step" if subject == "train" else "forward"
+    case = Case(subject, ModelShape(part.preset, 1, part.length), direction, "bfloat16")
+    Report((make_row(case, "jaxrank", failed=reason),), {}).save(folder / part.file)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bash scripts/bench_throughput.sh", description="Make the throughput study."
+    )
+    names = [name for name in GROUPS if name != "toy"]
+    parser.add_argument("--groups", nargs="+", choices=names, default=names)
+    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS))
+    parser.add_argument("--against", metavar="MODULE", help="e.g. scripts.pytorch_rivals")
+    parser.add_argument("--minutes", type=float, help="begin no part after so long; go on later")
+    parser.add_argument("--output", type=Path, metavar="DIR")
+    parser.add_argument("--toy", "--cpu", action="store_true", help="toy sizes, on a CPU")
+    options = parser.parse_args()
+    if options.toy:
+        options.groups, options.lengths = ["toy"], [16, 32]
+    default = "throughput_toy" if options.toy else "throughput"
+    options.output = options.output or ROOT / "benchmarks" / "results" / default
+    return options
+
+
+def main() -> int:
+    """Run what is missing, print the table, write report and figure; the exit status."""
+    options = parse()
+    folder = options.output.absolute()
+    parts = plan_parts(options.groups, options.lengths)
+    end = time.monotonic() + 60 * (options.minutes or float("inf"))
+    for number, part in enumerate(parts, start=1):
+        if (folder / part.file).exists():
+            continue
+        left_s = end - time.monotonic()
+        print(f"{number} of {len(parts)}: {part.subject} {part.preset} {part.length}", flush=True)
+        if left_s <= 0 or not run_part(part, folder, options, limit_s=left_s):
+            print("stopped, as --minutes are over; the same command goes on")
+            break
+    done = [folder / part.file for part in parts if (folder / part.file).exists()]
+    if not done:
+        return 1
+    # The machine of a report is that of its first part; a part that was ended names none.
+    reports = sorted(map(load_report, done), key=lambda report: not report.machine)
+    report = merge_reports(reports)
+    report.save(folder / _REPORT)
+    print(table(report.rows))
+    print(f"wrote {folder / _REPORT}")
+    for group in options.groups:
+        rows = [row for row in report.rows if row.name in GROUPS[group]]
+        figure = folder / f"throughput-{group}.png"
+        try:
+            plot_rows(rows, figure)
+            print(f"wrote {figure}")
+        except InputError as error:
+            print(error)
+    failed = [row for row in report.rows if row.failed not in (None, OUT_OF_MEMORY)]
+    return 1 if failed or len(done) < len(parts) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(f"error: {error}")
