@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks jaxrank on an NVIDIA GPU: correctness first, then speed and memory. Installs nothing.
+# Checks jaxrank on an NVIDIA GPU in about ten minutes: correctness first, on inputs drawn anew, then
+# speed and memory. Installs nothing; says what it misses. Results go to benchmarks/results/.
 #
-#   bash scripts/gpu_check.sh [--only NAME ...] [--json FILE]
+#   bash scripts/gpu_check.sh [--only NAME ...] [--skip-benchmarks] [--seed N] [--minutes N]
 #   bash scripts/gpu_check.sh --cpu        the same checks at toy sizes, without a GPU
 #
 # PYTHON names the interpreter; by default .venv's if there is one, else python3.

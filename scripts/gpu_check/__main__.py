@@ -1,95 +1,110 @@
 """Checks the project on a GPU and measures it: what `scripts/gpu_check.sh` runs.
 
-A check is a function from `Sizes` to rows; CHECKS lists them by name. A row says what was compared,
-the largest error and what is allowed, or what was measured. Correctness is computed with "highest"
-matrix products, since a GPU's float32 default is TF32; speed with the defaults.
+A check is a function from `Sizes` to rows; CHECKS lists them by name, correctness first, then the
+benchmarks. A row says what was compared, the largest error and what is allowed, or what was
+measured. Correctness is computed with "highest" matrix products, since a GPU's float32 default is
+TF32; speed with the defaults. Inputs are drawn from a new seed each time; the seed is printed.
 
 Needs jax, flax, optax, numpy and jaxtyping alone; the check named resume orbax-checkpoint too. Exit
 status: 0 all is well, 1 a check failed, 2 there is no GPU.
 """
 
 import argparse
-import json
-import platform
+import gc
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from jaxrank.files import atomic_open
-from jaxrank.version import source_state
-from scripts.gpu_check.ops import (
-    check_attention,
-    check_causal_conv1d,
-    check_norms_and_dropout,
-    check_selective_scan,
-    check_ssd,
-)
+from jaxrank.benchmarking.report import describe_machine
+from scripts.gpu_check.around import check_causal_conv1d, check_norms_and_dropout, time_around
+from scripts.gpu_check.attention import check_attention
+from scripts.gpu_check.benchmarks import Benchmarks
+from scripts.gpu_check.models import check_models
+from scripts.gpu_check.poison import check_poisoned
+from scripts.gpu_check.repeats import check_repeats
+from scripts.gpu_check.results import Results
 from scripts.gpu_check.resume import check_resume
 from scripts.gpu_check.rows import TOY_SIZES, Row, Sizes, format_row
+from scripts.gpu_check.scan import check_mosaic_scan, check_selective_scan
+from scripts.gpu_check.ssd import check_ssd
 from scripts.gpu_check.training import check_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
-CHECKS: dict[str, Callable[[Sizes], Iterator[Row]]] = {
+Check = Callable[[Sizes], Iterator[Row]]
+BENCHMARKS = Benchmarks()
+CORRECTNESS: dict[str, Check] = {
+    "mosaic_scan": check_mosaic_scan,
     "selective_scan": check_selective_scan,
     "ssd": check_ssd,
-    "causal_conv1d": check_causal_conv1d,
     "attention": check_attention,
+    "causal_conv1d": check_causal_conv1d,
     "norms_and_dropout": check_norms_and_dropout,
+    "poisoned": check_poisoned,
+    "repeats": check_repeats,
+    "models": check_models,
     "training": check_training,
     "resume": check_resume,
 }
+SPEED: dict[str, Check] = {
+    **{
+        f"bench_{subject}": BENCHMARKS.check(subject)
+        for subject in ("scan", "train", "ssd", "attention", "score", "layer")
+    },
+    "bench_around": time_around,
+}
+CHECKS: dict[str, Check] = {**CORRECTNESS, **SPEED}
 
 
-def run_checks(names: Sequence[str], sizes: Sizes) -> list[Row]:
-    """Run the checks, printing each row; an exception is a failed row, and the next check runs."""
-    rows = []
+def run_checks(
+    names: Sequence[str],
+    sizes: Sizes,
+    results: Results | None = None,
+    *,
+    deadline_s: float = float("inf"),
+) -> list[Row]:
+    """Run the checks, printing each row; an exception is a failed row, and the next check runs.
+
+    Args:
+        results: where each check's rows are written as soon as it ends.
+        deadline_s: of `time.monotonic()`, after which no check begins.
+    """
+    rows: list[Row] = []
     for name in names:
-        start = time.perf_counter()
-        try:
-            for row in CHECKS[name](sizes):
-                rows.append(row)
-                print(format_row(row), flush=True)
-        except Exception as error:
-            rows.append(Row(name, "stopped", ok=False, note=f"{type(error).__name__}: {error}"))
-            print(format_row(rows[-1]), flush=True)
-        print(f"  {name}: {time.perf_counter() - start:.1f} s", flush=True)
+        begin = time.monotonic()
+        done: list[Row] = []
+        measured = len(BENCHMARKS.measured)
+        for row in _rows_of(name, sizes, is_late=begin > deadline_s):
+            done.append(row)
+            print(format_row(row), flush=True)
+        gc.collect()  # arrays of a check must not be held while the next one measures memory
+        seconds = time.monotonic() - begin
+        print(f"  {name}: {seconds:.1f} s", flush=True)
+        rows += done
+        if results is not None:
+            of_check = BENCHMARKS.measured[measured:]
+            results.add(name, done, seed=sizes.seed, seconds=seconds, measured=of_check)
     return rows
 
 
-def describe_machine() -> dict[str, Any]:
-    """Device, versions and commit: what a number means nothing without."""
-    versions = {"python": platform.python_version()}
-    for package in ("jax", "jaxlib", "flax", "optax", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
-    device = jax.devices()[0]
-    return {
-        "device": device.device_kind,
-        "backend": jax.default_backend(),
-        "devices": jax.device_count(),
-        "versions": versions,
-        "source": source_state(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def _rows_of(name: str, sizes: Sizes, *, is_late: bool) -> Iterator[Row]:
+    if is_late:
+        yield Row(name, "all", ok=None, note=f"no time is left: --only {name}, or more --minutes")
+        return
+    try:
+        yield from CHECKS[name](sizes)
+    except Exception as error:
+        yield Row(name, "stopped", ok=False, note=f"{type(error).__name__}: {error}")
 
 
 def main() -> int:
     """Run the chosen checks, print the table, write the JSON; return the exit status."""
-    parser = argparse.ArgumentParser(description="Check jaxrank on a GPU and measure it.")
-    parser.add_argument("--cpu", action="store_true", help="toy sizes, no GPU needed")
-    parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="run these checks only")
-    parser.add_argument("--json", type=Path, help="benchmarks/results/gpu_check.json by default")
-    options = parser.parse_args()
+    options = _parse()
     if options.cpu:
         jax.config.update("jax_platforms", "cpu")
     elif jax.default_backend() != "gpu":
@@ -99,18 +114,42 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-
+    begin = time.monotonic()
     machine = describe_machine()
-    print(f"{machine['device']}, jax {machine['versions']['jax']}", flush=True)
-    rows = run_checks(options.only or list(CHECKS), TOY_SIZES if options.cpu else Sizes())
+    sizes = replace(TOY_SIZES if options.cpu else Sizes(), seed=options.seed)
     default = "gpu_check_cpu.json" if options.cpu else "gpu_check.json"
     path = options.json or ROOT / "benchmarks" / "results" / default
-    result = {"machine": machine, "rows": [asdict(row) for row in rows]}
-    with atomic_open(path) as file:
-        file.write(json.dumps(result, indent=1) + "\n")
-    failed = sum(not row.ok for row in rows)
-    print(f"{len(rows) - failed} ok, {failed} failed; written to {path}")
-    return 1 if failed else 0
+    results = Results(path, machine, keep=options.only is not None)
+    names = options.only or list(CORRECTNESS if options.skip_benchmarks else CHECKS)
+    again = f"--seed {options.seed}"
+    print(f"{machine['device']}, jax {machine['versions']['jax']}, {again}", flush=True)
+    rows = run_checks(names, sizes, results, deadline_s=begin + 60 * options.minutes)
+    oks = [row.ok for row in rows]
+    print("\n" + "\n".join(results.table()))
+    print(
+        f"{oks.count(True)} ok, {oks.count(False)} failed, {oks.count(None)} not run in "
+        f"{time.monotonic() - begin:.0f} s ({again}); written to {path}"
+    )
+    return 1 if False in oks else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="gpu_check.sh", description="Check jaxrank on a GPU and measure it."
+    )
+    parser.add_argument("--cpu", action="store_true", help="toy sizes, no GPU needed")
+    parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="run these checks only")
+    parser.add_argument(
+        "--skip-benchmarks", action="store_true", help="check correctness, measure nothing"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(2**31), help="of all random inputs"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="begin no check after so many; default 10"
+    )
+    parser.add_argument("--json", type=Path, help="benchmarks/results/gpu_check.json by default")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
