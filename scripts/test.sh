@@ -4,7 +4,8 @@
 #   bash scripts/test.sh           the ordinary run
 #   bash scripts/test.sh --all     the slow tests too
 #   bash scripts/test.sh ARGS...   further arguments go to pytest, e.g. tests/ops -k conv
-# Paths in tests/kernels go to the kernels' venv, all other paths to the ordinary one.
+# Paths in tests/kernels go to the kernels' venv, other paths in tests to the ordinary one. Options go
+# to both; those with a path as value are written with "=", as in --deselect=tests/x.py::test_y.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,15 +25,16 @@ step "types (mypy)" $bin/mypy --no-error-summary
 step "layers (import-linter)" $bin/lint-imports --no-cache
 
 # Both venvs get all options, and of the paths their own; without a path, all tests.
-options=() paths=() kernel_paths=()
+options=() paths=() kernel_paths=() is_all=false
 for argument in "$@"; do
   case "$argument" in
-    *tests/kernels*) kernel_paths+=("$argument") ;;
-    *tests/*) paths+=("$argument") ;;
+    tests | tests/ | ./tests | ./tests/) is_all=true ;;
+    tests/kernels* | ./tests/kernels*) kernel_paths+=("$argument") ;;
+    tests/* | ./tests/*) paths+=("$argument") ;;
     *) options+=("$argument") ;;
   esac
 done
-if [ ${#paths[@]} = 0 ] && [ ${#kernel_paths[@]} = 0 ]; then
+if $is_all || { [ ${#paths[@]} = 0 ] && [ ${#kernel_paths[@]} = 0 ]; }; then
   paths=(tests --ignore=tests/kernels)
   # A whole training step is exported with both versions of JAX.
   kernel_paths=(tests/kernels tests/test_export.py)
