@@ -32,6 +32,7 @@ from jaxrank.files import atomic_open
 from jaxrank.models import mamba
 from jaxrank.models.bert import PRESETS as BERT_PRESETS
 from jaxrank.models.module import RerankerConfig, init_module
+from jaxrank.models.state_space import StateSpaceLayer
 from jaxrank.ops.selective_scan import selective_scan
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrank.training.step import init_state, make_train_step
@@ -144,8 +145,8 @@ def mamba_layer(*, backward: bool, rounds: int) -> dict[str, float]:
     from transformers.models.mamba.modeling_mamba import MambaBlock
 
     x = np.random.default_rng(0).standard_normal((4, 512, 768)).astype(np.float32)
-    layer = mamba.MambaLayer(
-        mamba.PRESETS["mamba-130m"], dtype=jnp.float32, rngs=nnx.Rngs(params=0)
+    layer = StateSpaceLayer(
+        mamba.PRESETS["mamba-130m"], mamba.MambaMixer, dtype=jnp.float32, rngs=nnx.Rngs(params=0)
     )
     graph, state = nnx.split(layer)
 

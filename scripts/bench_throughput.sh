@@ -4,6 +4,7 @@
 #
 #   bash scripts/bench_throughput.sh [--groups 130m 370m 700m] [--lengths 512 ...] [--minutes 9]
 #                                    [--against scripts.pytorch_rivals] [--output DIR]
+#                                    [--packed FILE]   all parts' results in one file, and back
 #   bash scripts/bench_throughput.sh --toy      the same at toy sizes, on a CPU, in about a minute
 #
 # Every model and length is a process of its own, under 8 minutes, with a JSON of its own: the same

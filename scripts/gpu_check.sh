@@ -35,4 +35,4 @@ if [[ -n $missing ]]; then
   exit 2
 fi
 
-PYTHONPATH=$PWD exec "$python" -m scripts.gpu_check "$@"
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m scripts.gpu_check "$@"

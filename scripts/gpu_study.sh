@@ -6,6 +6,8 @@
 #   bash scripts/gpu_study.sh --data DIR [--part MODEL:SEED ...]   jax, flax and optax: on the GPU
 #   bash scripts/gpu_study.sh collect --data DIR                             whole environment
 #
+# --packed FILE, of both, keeps all results in one file, where few come back from the GPU.
+#
 # DIR goes from one machine to the other; what is done already is kept. --cpu tries it with toys.
 # PYTHON names the interpreter; by default .venv's if there is one, else python3.
 set -euo pipefail
@@ -46,4 +48,4 @@ if [[ -n $missing ]]; then
   exit 2
 fi
 
-PYTHONPATH=$project exec "$python" -m "scripts.gpu_study.$step" "$@"
+PYTHONPATH=$project${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m "scripts.gpu_study.$step" "$@"

@@ -27,7 +27,6 @@ from jaxrank.models.implementations import Implementations, choose_implementatio
 from jaxrank.models.module import RerankerConfig, RerankerModule
 from jaxrank.models.stack import Remat
 from jaxrank.models.state_space import StateSpaceLayer
-from jaxrank.ops.ssd import api as ssd_api
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrank.training.step import init_state, make_train_step
 from scripts.memory_table import CANDIDATES, GROUPS, find_config
@@ -54,8 +53,8 @@ def main() -> None:
     layer.add_argument("model")
     layer.add_argument("--forward", action="store_true", help="without the backward pass")
     arguments = parser.parse_args()
-    # The chunk goes by the machine that traces; this one has no GPU.
-    ssd_api.CPU_CHUNK = ssd_api.ACCELERATOR_CHUNK
+    # `ssd` chooses its sizes by the machine that traces; this one has no GPU.
+    jax.default_backend = lambda: "gpu"
     if arguments.command == "layer":
         print_layer(find_config(arguments.model), is_forward=arguments.forward)
     else:

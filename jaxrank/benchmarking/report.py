@@ -53,7 +53,8 @@ class Row:
     pairs_per_s: float | None = None
     floor_ms: float | None = None
     floor_share: float | None = None
-    """Floor over median. Of `train` and `score` it is the model FLOPs utilisation."""
+    """Floor over median. Of `train` and `score` it is the model FLOPs utilisation, in PaLM's count:
+    causal attention whole."""
     floor_terms_ms: Mapping[str, float] = field(default_factory=dict)
     """What each unit of the device needs at the least; see `floors`."""
     speed_of_ours: float | None = None

@@ -121,11 +121,16 @@ def _run(
     extra: dict[str, dict[str, Any]] = {
         name: {"parameters": prepared.parameters} for name, prepared in ours.items()
     }
-    for name, rival in others.items():
+    for name, rival in list(others.items()):
         extra[name] = {"parameters": rival.parameters}
-        if first is not None:
+        if first is None:
+            continue
+        try:
             _check_same_size(case, name, rival, ours[first])
             extra[name]["difference"] = _difference(ours[first].side, rival)
+        except Exception as error:  # what cannot be compared is not timed, and ours goes on
+            failures[name] = _reason(error)
+            del others[name]
     sides: dict[str, Side] = {name: prepared.side for name, prepared in ours.items()} | others
     timings, lost = _time(sides, rounds)
     work = next((prepared.work for prepared in ours.values()), [])

@@ -9,7 +9,16 @@ import jax
 from jaxrank.benchmarking.cases import SUBJECTS, Case
 from jaxrank.benchmarking.options import choice_of, rounds_of
 from jaxrank.benchmarking.plot import plot_rows
-from jaxrank.benchmarking.report import OUT_OF_MEMORY, Report, brief, load_report, merge_reports
+from jaxrank.benchmarking.report import (
+    OUT_OF_MEMORY,
+    Report,
+    Row,
+    brief,
+    describe_machine,
+    load_report,
+    merge_reports,
+    this_command,
+)
 from jaxrank.benchmarking.rivals import load_rivals
 from jaxrank.benchmarking.run import MakeOurs, run_benchmarks
 from jaxrank.benchmarking.sizes import plan_cases
@@ -22,6 +31,8 @@ def make_report(
     options: argparse.Namespace, *, make_texts: MakeTexts, say: Callable[[str], None]
 ) -> Report:
     """Measure, or put together what earlier calls wrote.
+
+    The JSON is written anew with each row: a call that is ended leaves what it has measured.
 
     Args:
         make_texts: for a model folder: the case of its texts, and what builds our side of it.
@@ -42,6 +53,14 @@ def make_report(
     else:
         case, make_ours = make_texts(options)
         cases = [case]
+    machine, rows = describe_machine(), list[Row]()
+
+    def show(row: Row) -> None:
+        rows.append(row)
+        say(brief(row))
+        if options.json:
+            Report(tuple(rows), machine, this_command()).save(options.json)
+
     return run_benchmarks(
         cases,
         implementations=options.implementation,
@@ -49,7 +68,7 @@ def make_report(
         rounds=rounds_of(options),
         make_ours=make_ours,
         say=say,
-        show=lambda row: say(brief(row)),
+        show=show,
     )
 
 

@@ -64,9 +64,11 @@ class Backbone(Protocol):
     ) -> Encoded:
         """Encode right-padded texts.
 
-        `mask` is True for real tokens; what a masked position yields is unspecified, and no real
-        position depends on it. With a `packing` each row holds several texts, and what a text's
-        tokens yield is what they would yield in a row of its own; `mask` is then not looked at.
+        `mask` is True for real tokens, the first of each row: only their number is looked at, so
+        one that stands after a masked position would count as padding. What a masked position
+        yields is unspecified, and no real position depends on it. With a `packing` each row holds
+        several texts, and what a text's tokens yield is what they would yield in a row of its own;
+        `mask` is then not looked at.
         `key` draws dropout; without one nothing is dropped. With `return_hidden_states` also the
         hidden states, in the order and by the convention of transformers' `output_hidden_states`;
         an encoder-decoder's encoder comes first. An encoder-decoder yields its decoder's vectors,

@@ -17,7 +17,8 @@ from flax import nnx
 from jaxrank.errors import InputError
 from jaxrank.models.encoder_decoder import EncoderDecoder
 from jaxrank.models.families import get_family
-from jaxrank.models.layers import Embedding, Linear
+from jaxrank.models.layers import Embedding
+from jaxrank.models.linear import Linear
 from jaxrank.models.module import RerankerModule
 from jaxrank.ops.dropout import dropout
 from jaxrank.shapes import Array, Float, Int, Key

@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import Family
+from jaxrank.models.stack import keep_beside_projections
 from jaxrank.models.state_space import (
     StateSpaceBackbone,
     StateSpaceConfig,
@@ -142,7 +143,8 @@ class Mamba2Mixer(StateSpaceMixer):
             reset=reset,
             implementation=self.ssd_implementation,
         )
-        return self.out_proj(self.norm(y.reshape(x.shape), z))
+        y = keep_beside_projections(y.reshape(x.shape))
+        return self.out_proj(self.norm(y, z))
 
 
 class Mamba2(StateSpaceBackbone):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxrank.shapes import Array, Float, Key
 
@@ -21,6 +22,8 @@ Remat = Literal["none", "projections", "full"]
 
 _THIN = 8
 """A product is thin if its result is so many times as wide as the sums in it are long."""
+
+_KEPT = "kept beside projections"
 
 
 class LayerStack(nnx.Module):
@@ -34,10 +37,11 @@ class LayerStack(nnx.Module):
         num_layers: how many.
         rngs: `params` is split into one key a layer.
         remat: how much of each layer the backward pass computes again (rematerialisation). "none":
-            nothing, all is kept; "projections": all but the results of linear layers, which are
-            kept, unless they come from few channels, as a low-rank adapter's do: those are as large
-            and cost next to nothing; "full": all, only the layer's input is kept, so memory is that
-            of one layer, for about a third more arithmetic.
+            nothing, all is kept; "projections": all but the results of linear layers and what a
+            layer says with `keep_beside_projections`. Results that come from few channels, as a
+            low-rank adapter's do, are not kept: they are as large and cost next to nothing. "full":
+            all, only the layer's input is kept, so memory is that of one layer, for about a third
+            more arithmetic.
         unroll: layers laid out in one step of the scan; `num_layers` or more lays out all. More
             compiles longer and lets XLA optimise across layers.
     """
@@ -95,13 +99,24 @@ class LayerStack(nnx.Module):
                 # Inside a loop nothing can be shared between the passes; laid out in full, XLA
                 # would merge the recomputation with the original and save nothing.
                 prevent_cse=self.unroll == self.num_layers,
-                policy=_keeps_projections
+                policy=policies.save_from_both_policies(
+                    _keeps_projections, policies.save_only_these_names(_KEPT)
+                )
                 if self.remat == "projections"
                 else policies.nothing_saveable,
             )
         steps = (state, jnp.arange(self.num_layers), dict(per_layer or {}))
         hidden, outputs = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
         return (hidden, outputs) if return_hidden_states else hidden
+
+
+def keep_beside_projections(x: Array) -> Array:
+    """Return `x`, which remat "projections" then keeps for the backward pass.
+
+    For results that cost much and whose own backward pass does not need their making anyway.
+    """
+    kept: Array = checkpoint_name(x, _KEPT)
+    return kept
 
 
 def _keeps_projections(primitive: Any, *inputs: Any, **parameters: Any) -> bool:

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Encoded
-from jaxrank.models.layers import Embedding, Linear, RMSNorm
+from jaxrank.models.layers import Embedding, RMSNorm
+from jaxrank.models.linear import Linear
 from jaxrank.models.packing import Packing, text_starts
 from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.ops.conv import causal_conv1d
@@ -232,9 +233,10 @@ def default_remat() -> Remat:
     """What layers keep where nobody chose.
 
     An accelerator has less memory than a host: 64 x 512 tokens of the 370m sizes keep 61 to 66 GiB
-    under "none", 21 to 27 under "projections", and stacking what the layers keep moves about as
-    many bytes as computing it again (`scripts/h200_steps.py`, bfloat16). A CPU computes slowly and
-    keeps everything.
+    under "none", 21 to 33 under "projections", and stacking what the layers keep moves about as
+    many bytes as computing it again (`scripts/h200_steps.py`, bfloat16). Beside projections Mamba-2
+    keeps what its recurrence yields. Mamba does not: its scan runs again for the states that its
+    gradient starts from, which are four times as large. A CPU computes slowly and keeps everything.
     """
     return "none" if jax.default_backend() == "cpu" else "projections"
 

@@ -31,7 +31,7 @@ def causal_conv1d(
         y_t = activation(bias + sum_k weight[:, k] x_{t - (W-1) + k})
 
     Computed in float32, returned in x's dtype. Gradients flow to every array but `reset` and
-    `mask`, from `y` and from the final state.
+    `mask`, from `y` and from the final state, in reverse mode only (no `jvp`).
 
     Args:
         activation: None or "silu".

@@ -20,7 +20,8 @@ def rms_norm(
     """Scale x to a root mean square of one over its last axis, then by `weight`.
 
     y = weight * x / sqrt(mean(x^2) + epsilon)   (Zhang and Sennrich 2019), with a mean of its own
-    for each of `num_groups` equal parts of the axis. Matches `MambaRMSNorm`.
+    for each of `num_groups` equal parts of the axis. Matches `MambaRMSNorm`. It has its own
+    gradient, so JAX differentiates it in reverse mode only (no `jvp`).
     """
     check_array("weight", weight, x.shape[-1:])
     if x.shape[-1] % num_groups:
@@ -74,7 +75,10 @@ def gated_rms_norm(
     epsilon: float,
     num_groups: int = 1,
 ) -> Float[Array, "*batch D"]:
-    """`rms_norm` of y silu(z), which stays in float32 in between. Matches `MambaRMSNormGated`."""
+    """`rms_norm` of y silu(z), which stays in float32 in between. Matches `MambaRMSNormGated`.
+
+    As `rms_norm` it is differentiated in reverse mode only.
+    """
     check_array("weight", weight, y.shape[-1:])
     check_array("z", z, y.shape)
     return _gated_rms_norm(epsilon, num_groups, y, z, weight)

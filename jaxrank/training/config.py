@@ -169,8 +169,9 @@ class TrainingConfig:
 
     remat: Literal["auto", "none", "projections", "full"] = "auto"
     """How much of each layer the backward pass computes again: none; projections: all but the
-    results of linear layers; full: all from the layer's input on, which takes the least memory and
-    the most time. auto: none for state-space models, projections for the others."""
+    results of linear layers and of Mamba-2's recurrence; full: all from the layer's input on, which
+    takes the least memory and the most time. auto: projections, but none for state-space models on
+    a CPU."""
 
     find_batch_size: bool = False
     """Before the first step, compile the step and choose the smallest `accumulation` with which it

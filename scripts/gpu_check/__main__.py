@@ -1,136 +1,145 @@
 """Checks the project on a GPU and measures it: what `scripts/gpu_check.sh` runs.
 
-A check is a function from `Sizes` to rows; CHECKS lists them by name, correctness first, then the
-benchmarks. A row says what was compared, the largest error and what is allowed, or what was
-measured. Correctness is computed with "highest" matrix products, since a GPU's float32 default is
-TF32; speed with the defaults. Inputs are drawn from a new seed each time; the seed is printed.
+Every check of `checks.CHECKS` runs in a process of its own: one that hangs or dies is a failed row,
+and the others run. If it was the Mosaic kernels' own, the later ones keep off those kernels and say
+so, since a kernel that hangs once hangs again. A row says what was compared, the largest error and
+what is allowed, or what was measured. Correctness is computed with "highest" matrix products, since
+a GPU's float32 default is TF32; speed with the defaults. Inputs are drawn from a new seed each
+time; the seed is printed.
 
 Needs jax, flax, optax, numpy and jaxtyping alone; the check named resume orbax-checkpoint too. Exit
-status: 0 all is well, 1 a check failed, 2 there is no GPU.
+status: 0 all is well, 1 a check failed, 2 there is no GPU, 3 nothing failed and some had no time.
 """
 
 import argparse
-import gc
+import os
 import secrets
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jax
-
-from jaxrank.benchmarking.report import describe_machine
-from scripts.gpu_check.around import check_causal_conv1d, check_norms_and_dropout, time_around
-from scripts.gpu_check.attention import check_attention
-from scripts.gpu_check.benchmarks import Benchmarks
-from scripts.gpu_check.models import check_models
-from scripts.gpu_check.poison import check_poisoned
-from scripts.gpu_check.repeats import check_repeats
+from scripts.gpu_check.checks import CHECKS, CORRECTNESS
+from scripts.gpu_check.processes import NO_TIME, Ended, run_apart
 from scripts.gpu_check.results import Results
-from scripts.gpu_check.resume import check_resume
-from scripts.gpu_check.rows import TOY_SIZES, Row, Sizes, format_row
-from scripts.gpu_check.scan import check_mosaic_scan, check_selective_scan
-from scripts.gpu_check.ssd import check_ssd
-from scripts.gpu_check.training import check_training
+from scripts.gpu_check.rows import Row, format_row
+from scripts.gpu_check.worker import END, MACHINE
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOWER_ON_CPU = 5.0
+"""How much longer a check may be silent there."""
 
-Check = Callable[[Sizes], Iterator[Row]]
-BENCHMARKS = Benchmarks()
-CORRECTNESS: dict[str, Check] = {
-    "mosaic_scan": check_mosaic_scan,
-    "selective_scan": check_selective_scan,
-    "ssd": check_ssd,
-    "attention": check_attention,
-    "causal_conv1d": check_causal_conv1d,
-    "norms_and_dropout": check_norms_and_dropout,
-    "poisoned": check_poisoned,
-    "repeats": check_repeats,
-    "models": check_models,
-    "training": check_training,
-    "resume": check_resume,
-}
-SPEED: dict[str, Check] = {
-    **{
-        f"bench_{subject}": BENCHMARKS.check(subject)
-        for subject in ("scan", "train", "ssd", "attention", "score", "layer")
-    },
-    "bench_around": time_around,
-}
-CHECKS: dict[str, Check] = {**CORRECTNESS, **SPEED}
+
+@dataclass(frozen=True)
+class Runner:
+    """How the checks' processes are started."""
+
+    folder: Path
+    """For what they write."""
+    seed: int
+    is_cpu: bool
+    without_mosaic: bool = False
+    """Keep off the Mosaic kernels from the start."""
+    deadline_s: float = float("inf")
+    """Of `time.monotonic()`, after which nothing runs."""
+
+    def start(self, name: str, *, without_mosaic: bool = False) -> Ended:
+        """Run a check, or describe the machine."""
+        check = CHECKS.get(name)
+        file = self.folder / f"{name}.jsonl"
+        command = [sys.executable, "-m", "scripts.gpu_check.worker", name, str(file)]
+        command += ["--seed", str(self.seed)]
+        command += ["--cpu"] * self.is_cpu + ["--without-mosaic"] * without_mosaic
+        environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), *_python_path()])}
+        if check is not None and check.is_beside_pytorch:
+            environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        silence_s = 120.0 if check is None else check.silence_s
+        return run_apart(
+            command, file, end=END, deadline_s=self.deadline_s, environment=environment,
+            silence_s=silence_s * (SLOWER_ON_CPU if self.is_cpu else 1.0),
+        )  # fmt: skip
 
 
 def run_checks(
-    names: Sequence[str],
-    sizes: Sizes,
-    results: Results | None = None,
-    *,
-    deadline_s: float = float("inf"),
-) -> list[Row]:
-    """Run the checks, printing each row; an exception is a failed row, and the next check runs.
+    names: Sequence[str], runner: Runner, results: Results | None = None
+) -> dict[str, list[Row]]:
+    """Run the checks one after the other; a process that did not end by itself is a failed row.
 
     Args:
         results: where each check's rows are written as soon as it ends.
-        deadline_s: of `time.monotonic()`, after which no check begins.
     """
-    rows: list[Row] = []
+    done: dict[str, list[Row]] = {}
+    without_mosaic = runner.without_mosaic
     for name in names:
-        begin = time.monotonic()
-        done: list[Row] = []
-        measured = len(BENCHMARKS.measured)
-        for row in _rows_of(name, sizes, is_late=begin > deadline_s):
-            done.append(row)
-            print(format_row(row), flush=True)
-        gc.collect()  # arrays of a check must not be held while the next one measures memory
-        seconds = time.monotonic() - begin
+        begin_s = time.monotonic()
+        is_late = begin_s > runner.deadline_s
+        ended = Ended([], NO_TIME, is_late=True) if is_late else runner.start(
+            name, without_mosaic=without_mosaic
+        )  # fmt: skip
+        rows = [Row(**value) for value in ended.values]
+        if ended.obstacle:
+            rows.append(Row(name, "all", None if ended.is_late else False, note=ended.obstacle))
+            print(format_row(rows[-1]), flush=True)
+            print("".join(f"    {line}\n" for line in ended.obstacle.splitlines()[1:]), end="")
+            without_mosaic |= CHECKS[name].runs_mosaic and not ended.is_late
+        seconds = time.monotonic() - begin_s
         print(f"  {name}: {seconds:.1f} s", flush=True)
-        rows += done
-        if results is not None:
-            of_check = BENCHMARKS.measured[measured:]
-            results.add(name, done, seed=sizes.seed, seconds=seconds, measured=of_check)
-    return rows
-
-
-def _rows_of(name: str, sizes: Sizes, *, is_late: bool) -> Iterator[Row]:
-    if is_late:
-        yield Row(name, "all", ok=None, note=f"no time is left: --only {name}, or more --minutes")
-        return
-    try:
-        yield from CHECKS[name](sizes)
-    except Exception as error:
-        yield Row(name, "stopped", ok=False, note=f"{type(error).__name__}: {error}")
+        done[name] = rows
+        # What an earlier run has measured is worth more than that there was no time now.
+        if results is not None and not (ended.is_late and (is_late or results.has(name))):
+            results.add(name, rows, seed=runner.seed, seconds=seconds)
+    return done
 
 
 def main() -> int:
     """Run the chosen checks, print the table, write the JSON; return the exit status."""
+    # Whoever ends this process ends the check with it: `run_apart` sees to it on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _parse()
-    if options.cpu:
-        jax.config.update("jax_platforms", "cpu")
-    elif jax.default_backend() != "gpu":
-        print(
-            f"error: jax sees no GPU (backend {jax.default_backend()!r}); install jax[cuda13], "
-            "or pass --cpu for a toy run",
-            file=sys.stderr,
-        )
-        return 2
-    begin = time.monotonic()
-    machine = describe_machine()
-    sizes = replace(TOY_SIZES if options.cpu else Sizes(), seed=options.seed)
-    default = "gpu_check_cpu.json" if options.cpu else "gpu_check.json"
-    path = options.json or ROOT / "benchmarks" / "results" / default
-    results = Results(path, machine, keep=options.only is not None)
-    names = options.only or list(CORRECTNESS if options.skip_benchmarks else CHECKS)
-    again = f"--seed {options.seed}"
-    print(f"{machine['device']}, jax {machine['versions']['jax']}, {again}", flush=True)
-    rows = run_checks(names, sizes, results, deadline_s=begin + 60 * options.minutes)
-    oks = [row.ok for row in rows]
+    begin_s = time.monotonic()
+    minutes = options.minutes or (float("inf") if options.cpu else 9.0)
+    with tempfile.TemporaryDirectory(prefix="gpu_check-") as folder:
+        deadline_s = begin_s + 60 * minutes
+        runner = Runner(Path(folder), options.seed, options.cpu, options.without_mosaic, deadline_s)
+        described = runner.start(MACHINE)
+        if described.obstacle:
+            print(f"error: jax cannot start; {described.obstacle}", file=sys.stderr)
+            return 2
+        machine: dict[str, Any] = described.values[0]
+        if not options.cpu and machine["backend"] != "gpu":
+            print(
+                f"error: jax sees no GPU (backend {machine['backend']!r}); install jax[cuda13], "
+                "or pass --cpu for a toy run",
+                file=sys.stderr,
+            )
+            return 2
+        default = "gpu_check_cpu.json" if options.cpu else "gpu_check.json"
+        path = options.json or ROOT / "benchmarks" / "results" / default
+        results = Results(path, machine, keep=options.only is not None, say=print)
+        names = options.only or (CORRECTNESS if options.skip_benchmarks else list(CHECKS))
+        again = f"--seed {options.seed}"
+        print(f"{machine['device']}, jax {machine['versions']['jax']}, {again}", flush=True)
+        done = run_checks(list(dict.fromkeys(names)), runner, results)
     print("\n" + "\n".join(results.table()))
+    oks = [row.ok for rows in done.values() for row in rows]
     print(
         f"{oks.count(True)} ok, {oks.count(False)} failed, {oks.count(None)} not run in "
-        f"{time.monotonic() - begin:.0f} s ({again}); written to {path}"
+        f"{time.monotonic() - begin_s:.0f} s ({again}); written to {path}"
     )
-    return 1 if False in oks else 0
+    late = [name for name, rows in done.items() if rows and rows[-1].note == NO_TIME]
+    if late:
+        print(f"no time was left for these; go on with: --only {' '.join(late)}")
+        if any(row.ok is False and row.case == "all" for row in done.get("mosaic_scan", ())):
+            print("and with --without-mosaic, whose own check did not end by itself")
+    return 1 if False in oks else 3 if late else 0
+
+
+def _python_path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 def _parse() -> argparse.Namespace:
@@ -138,6 +147,9 @@ def _parse() -> argparse.Namespace:
         prog="gpu_check.sh", description="Check jaxrank on a GPU and measure it."
     )
     parser.add_argument("--cpu", action="store_true", help="toy sizes, no GPU needed")
+    parser.add_argument(
+        "--without-mosaic", action="store_true", help="keep off these kernels, as after a hang"
+    )
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="run these checks only")
     parser.add_argument(
         "--skip-benchmarks", action="store_true", help="check correctness, measure nothing"
@@ -146,7 +158,9 @@ def _parse() -> argparse.Namespace:
         "--seed", type=int, default=secrets.randbelow(2**31), help="of all random inputs"
     )
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="begin no check after so many; default 10"
+        "--minutes",
+        type=float,
+        help="end after so many; default 9, so that a command of ten ends by itself; --cpu: none",
     )
     parser.add_argument("--json", type=Path, help="benchmarks/results/gpu_check.json by default")
     return parser.parse_args()

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrank.ops.attention import attention
+from jaxrank.ops.attention.cudnn import cudnn_obstacle
 from jaxrank.ops.oracle import largest_error
 from scripts.gpu_check.adjoint import attention_adjoint
 from scripts.gpu_check.inputs import random_attention
-from scripts.gpu_check.rows import BFLOAT16, GRADIENTS, VALUES, Row, Sizes, compared
+from scripts.gpu_check.rows import BFLOAT16, GRADIENTS, VALUES, Row, Sizes, compared, go_on
 
 BATCH, HEADS, WIDTH = 3, 4, 64
 
@@ -35,12 +36,18 @@ def check_attention(sizes: Sizes) -> Iterator[Row]:
         implementations.append("cudnn")
     else:
         yield Row("attention", "cudnn", ok=None, note="it needs an NVIDIA GPU")
-    for length in (sizes.length,) if sizes.is_toy else (64, 511, sizes.length):
+    # cuDNN's kernels differ by length; ours are the same code at all, and what they compile to in
+    # bfloat16 needs no more than a few cases.
+    for length in (sizes.length,) if sizes.is_toy else (510, 64, sizes.length):
         cases = _cases(sizes, length)
-        for case in cases[:3] if sizes.is_toy else cases:
+        for number, case in enumerate(cases[:3] if sizes.is_toy else cases):
             for name in implementations:
                 for dtype in (jnp.float32, jnp.bfloat16)[name == "cudnn" :]:
-                    yield from _compare(sizes, length, case, name, dtype)
+                    is_first = length == 510 or sizes.is_toy
+                    if name == "cudnn" or (is_first and (dtype == jnp.float32 or number < 3)):
+                        title = f"{name} {jnp.dtype(dtype).name}, {case.name}, L {length}"
+                        rows = _compare(sizes, length, case, name, dtype, title)
+                        yield from go_on("attention", title, rows)
 
 
 def _cases(sizes: Sizes, length: int) -> list[Case]:
@@ -48,25 +55,27 @@ def _cases(sizes: Sizes, length: int) -> list[Case]:
     random = np.random.default_rng(sizes.seed)
     keys = np.arange(length)
     lengths = np.array([length, length // 6 + 1, length // 2])
-    mask = keys < lengths[:, None]
+    right = keys < lengths[:, None]
+    holes = random.random((BATCH, length)) < 0.7
+    holes[:, 0] = True
     behind = keys[:, None] - keys[None, :]
     causal, near = behind >= 0, np.abs(behind) <= length // 8
     segments = np.sort(random.integers(1, 4, (BATCH, length)), axis=1)
     own = segments[:, :, None] == segments[:, None, :]
     ids = jnp.asarray(segments, jnp.int32)
     everything = np.ones((BATCH, 1, length, length), bool)
-    padded = everything & mask[:, None, None, :]
+    padded = everything & right[:, None, None, :]
+    key_lengths = jnp.asarray(lengths, jnp.int32)
     window = length // 8
     return [
-        Case("bias mask", {"mask": jnp.asarray(mask)}, padded, has_bias=True),
+        Case("bias lengths", {"key_lengths": key_lengths}, padded, has_bias=True),
         Case("packed", {"segment_ids": ids}, everything & own[:, None]),
         Case(
-            "causal lengths", {"key_lengths": jnp.asarray(lengths, jnp.int32), "is_causal": True},
-            padded & causal,
+            "causal lengths", {"key_lengths": key_lengths, "is_causal": True}, padded & causal
         ),
         Case("all", {}, everything),
-        Case("lengths", {"key_lengths": jnp.asarray(lengths, jnp.int32)}, padded),
-        Case("mask", {"mask": jnp.asarray(mask)}, padded),
+        Case("lengths", {"key_lengths": key_lengths}, padded),
+        Case("mask", {"mask": jnp.asarray(holes)}, everything & holes[:, None, None, :]),
         Case("causal", {"is_causal": True}, everything & causal),
         Case("bias", {}, everything, has_bias=True),
         Case("causal bias", {"is_causal": True}, everything & causal, has_bias=True),
@@ -81,7 +90,9 @@ def _cases(sizes: Sizes, length: int) -> list[Case]:
     ]  # fmt: skip
 
 
-def _compare(sizes: Sizes, length: int, case: Case, name: str, dtype: Any) -> Iterator[Row]:
+def _compare(
+    sizes: Sizes, length: int, case: Case, name: str, dtype: Any, title: str
+) -> Iterator[Row]:
     random = np.random.default_rng(sizes.seed + length)
     arrays = random_attention(random, BATCH, length, HEADS, WIDTH)
     if case.has_bias:
@@ -97,13 +108,12 @@ def _compare(sizes: Sizes, length: int, case: Case, name: str, dtype: Any) -> It
         )
         return output, pull(output_bar)[0]
 
-    title = f"{name} {jnp.dtype(dtype).name}, {case.name}, L {length}"
-    try:
-        with jax.default_matmul_precision("highest"):
-            output, gradients = both(moving)
-    except ValueError as error:  # an explicit implementation that cannot do it says so
-        yield Row("attention", title, ok=None, note=str(error))
+    obstacle = cudnn_obstacle(moving["query"], moving["key"], 0.0) if name == "cudnn" else None
+    if obstacle is not None:
+        yield Row("attention", title, ok=None, note=obstacle)
         return
+    with jax.default_matmul_precision("highest"):
+        output, gradients = both(moving)
     wanted, wanted_gradients = attention_adjoint(
         exact, np.asarray(output_bar, np.float64), case.allowed, bias=exact.get("bias")
     )

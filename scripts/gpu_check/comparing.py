@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrank.ops.oracle import largest_error, oracle_gradients
 from scripts.gpu_check.adjoint import Wanted
-from scripts.gpu_check.rows import BFLOAT16, GRADIENTS, VALUES, Row, compared
+from scripts.gpu_check.rows import BFLOAT16, GRADIENTS, VALUES, Row, compared, go_on
 
 Arrays = dict[str, np.ndarray]
 Cotangents = tuple[np.ndarray, np.ndarray]
@@ -47,6 +47,20 @@ def compare(
         function: takes the arguments by name and yields outputs and final state.
         dtype: of the arguments in PER_TOKEN; the reference is given them rounded.
     """
+    rows = _compare(check, case, function, reference, arguments, seed=seed, dtype=dtype)
+    yield from go_on(check, case, rows)
+
+
+def _compare(
+    check: str,
+    case: str,
+    function: Callable[..., tuple[jax.Array, jax.Array]],
+    reference: Reference,
+    arguments: Arrays,
+    *,
+    seed: int,
+    dtype: Any,
+) -> Iterator[Row]:
     names = [name for name, value in arguments.items() if value.dtype != bool]
     moving = {
         name: jnp.asarray(arguments[name], dtype if name in PER_TOKEN else jnp.float32)

@@ -5,7 +5,7 @@ in place of those checks' own; every check keeps the seed, commit and time that 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Any
 
 from jaxrank.benchmarking import report
 from jaxrank.files import atomic_open
-from scripts.gpu_check.bounds import BOUNDS
+from scripts.gpu_check.bounds import BOUNDS, Bound, Found, Verdict
 from scripts.gpu_check.rows import Row
 
-FORMAT = "gpu_check 2"
+FORMAT = "gpu_check 3"
 
 
 class Results:
@@ -24,9 +24,17 @@ class Results:
 
     Args:
         keep: whether what another run has left there stays.
+        say: called with a line if it cannot stay.
     """
 
-    def __init__(self, path: Path, machine: Mapping[str, Any], *, keep: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        machine: Mapping[str, Any],
+        *,
+        keep: bool,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.path = path
         same = ("device", "versions")
         self._values: dict[str, Any] = {
@@ -42,55 +50,45 @@ class Results:
             )
             if is_same:
                 self._values["checks"] = found["checks"]
+            else:
+                say(f"{path}: from another machine, or other versions; its checks are dropped")
 
-    def add(
-        self,
-        name: str,
-        rows: Sequence[Row],
-        *,
-        seed: int,
-        seconds: float,
-        measured: Sequence[report.Row] = (),
-    ) -> None:
-        """Write the file anew with a check's rows.
-
-        Args:
-            measured: the benchmarks' own rows.
-        """
+    def add(self, name: str, rows: Sequence[Row], *, seed: int, seconds: float) -> None:
+        """Write the file anew with a check's rows."""
         self._values["checks"][name] = {
             "seed": seed,
             "source": self._source,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": seconds,
             "rows": [asdict(row) for row in rows],
-            "benchmarks": [asdict(row) for row in measured],
         }
         self._values["bounds"] = [
             {
-                "title": title,
-                "measured": value,
-                "least": least,
-                "aim": aim,
+                "title": bound.title,
+                "measured": found.value,
+                "least": bound.least,
+                "aim": bound.aim,
                 "verdict": verdict,
-                "needs": needs,
+                "note": found.note,
             }
-            for title, value, least, aim, verdict, needs in self.bounds()
+            for bound, verdict, found in self.bounds()
         ]
         with atomic_open(self.path) as file:
             file.write(json.dumps(self._values, indent=1) + "\n")
 
-    def bounds(self) -> list[tuple[str, float | None, float, float | None, str, str]]:
-        """Title, measured, least, aim, verdict and needs of each, over all checks in the file."""
+    def has(self, name: str) -> bool:
+        """Whether a check's rows are there."""
+        return name in self._values["checks"]
+
+    def bounds(self) -> list[tuple[Bound, Verdict, Found]]:
+        """Each bound's verdict over all checks in the file."""
         rows = [
-            report.Row(**row)
+            report.Row(**row["benchmark"])
             for check in self._values["checks"].values()
-            for row in check["benchmarks"]
+            for row in check["rows"]
+            if row["benchmark"] is not None
         ]
-        verdicts = [(bound, *bound.verdict(rows)) for bound in BOUNDS]
-        return [
-            (bound.title, value, bound.least, bound.aim, verdict, bound.needs)
-            for bound, verdict, value in verdicts
-        ]
+        return [(bound, *bound.verdict(rows)) for bound in BOUNDS]
 
     def table(self) -> list[str]:
         """A line a check, and a line a bound where any was measured."""
@@ -102,12 +100,14 @@ class Results:
                 f"{check['seconds']:8.1f} {check['seed']}"
             )
         bounds = self.bounds()
-        if any(value is not None for _, value, *_ in bounds):
-            lines += ["", f"{'bound':76} {'measured':>8} {'least':>6} {'aim':>5}"]
-        for title, value, least, aim, verdict, needs in bounds:
-            if value is not None:
-                aimed = "" if aim is None else f"{aim:.2f}"
-                lines.append(f"{title:76} {value:8.2f} {least:6.2f} {aimed:>5} {verdict}")
-            elif len(lines) > 1 + len(self._values["checks"]):
-                lines.append(f"{title:76} {'-':>8} {least:6.2f} {'':5} {verdict} {needs}".rstrip())
+        if all(found.value is None for _, _, found in bounds):
+            return lines
+        lines += ["", f"{'bound':76} {'measured':>8} {'least':>6} {'aim':>5}"]
+        for bound, verdict, found in bounds:
+            shown = "-" if found.value is None else f"{found.value:.2f}"
+            aimed = "" if bound.aim is None else f"{bound.aim:.2f}"
+            more = f" ({found.note})" if found.note else ""
+            lines.append(
+                f"{bound.title:76} {shown:>8} {bound.least:6.2f} {aimed:>5} {verdict}{more}"
+            )
         return lines

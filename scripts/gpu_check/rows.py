@@ -1,6 +1,9 @@
 """Rows of the table that the GPU checks fill: comparisons and measurements."""
 
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,8 @@ class Sizes:
     """At which the Mosaic scan meets float64, with 128 channels."""
     is_toy: bool = False
     seed: int = 0
+    has_mosaic: bool = True
+    """False: keep off the Mosaic kernels, as after they have hung or killed a process."""
 
 
 TOY_SIZES = Sizes(
@@ -52,6 +57,17 @@ class Row:
     allowed: float | None = None
     measured: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    benchmark: Mapping[str, Any] | None = None
+    """The row of `jaxrank.benchmarking` that this one shows, as plain values."""
+
+
+def go_on(check: str, case: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a case; an exception is a failed row, and the next case runs."""
+    try:
+        yield from rows
+    except Exception as error:
+        traceback.print_exc()
+        yield Row(check, f"{case}, stopped", ok=False, note=f"{type(error).__name__}: {error}")
 
 
 def compared(check: str, case: str, errors: dict[str, float], allowed: float) -> Row:
@@ -59,7 +75,12 @@ def compared(check: str, case: str, errors: dict[str, float], allowed: float) ->
     # A NaN is the worst of all, and max would pass over it.
     worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     return Row(
-        check, case, errors[worst] <= allowed, errors[worst], allowed, note=f"worst: {worst}"
+        check,
+        case,
+        bool(errors[worst] <= allowed),
+        float(errors[worst]),
+        allowed,
+        note=f"worst: {worst}",
     )
 
 

@@ -12,7 +12,7 @@ from jaxrank.ops.ssd import ssd
 from scripts.gpu_check.adjoint import ssd_adjoint
 from scripts.gpu_check.comparing import by_complex_steps, compare
 from scripts.gpu_check.inputs import full_ssd, make_marks, random_ssd
-from scripts.gpu_check.rows import BFLOAT16, Row, Sizes, compared, errors_on_device
+from scripts.gpu_check.rows import BFLOAT16, Row, Sizes, compared, errors_on_device, go_on
 
 
 def check_ssd(sizes: Sizes) -> Iterator[Row]:
@@ -31,10 +31,10 @@ def check_ssd(sizes: Sizes) -> Iterator[Row]:
     for dtype in (jnp.float32, jnp.bfloat16):
         case = f"chunked, L {length} P {width} N {states} {jnp.dtype(dtype).name}"
         yield from compare("ssd", case, run, ssd_adjoint, arguments, seed=sizes.seed, dtype=dtype)
-    yield _at_full_size(sizes)
+    yield from go_on("ssd", "at full size", _at_full_size(sizes))
 
 
-def _at_full_size(sizes: Sizes) -> Row:
+def _at_full_size(sizes: Sizes) -> Iterator[Row]:
     """Values and gradients in bfloat16 against float32 at "highest" precision."""
     inputs = full_ssd(sizes)
     wide = {name: value.astype(jnp.float32) for name, value in inputs.items()}
@@ -50,4 +50,4 @@ def _at_full_size(sizes: Sizes) -> Row:
     errors = errors_on_device(both(inputs, y_bar), want)
     heads = inputs["x"].shape[2]
     case = f"chunked, {sizes.batch} x {sizes.length}, H {heads}, bf16 to float32"
-    return compared("ssd", case, errors, BFLOAT16)
+    yield compared("ssd", case, errors, BFLOAT16)

@@ -13,19 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrank.models.families import get_family
+from jaxrank.models.implementations import Implementations
 from jaxrank.models.module import RerankerConfig, init_module
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrank.training.step import TrainState, TrainStep, init_state, make_train_step
-from scripts.gpu_check.rows import Row, Sizes
+from scripts.gpu_check.rows import Row, Sizes, go_on
 
 STEPS = 60
 GROUPS, CANDIDATES = 4, 8
 PRESETS = {
     "bert": ("minilm-l6",),
-    "mamba": ("mamba-130m",),
-    "mamba2": ("mamba2-130m",),
     "gpt_neox": ("pythia-160m",),
     "t5": ("t5-base",),
+    "mamba2": ("mamba2-130m",),
+    "mamba": ("mamba-130m",),
 }
 TOYS = {"bert": ("bert-tiny",), "mamba": ("mamba-tiny",)}
 
@@ -35,12 +36,18 @@ def check_training(sizes: Sizes) -> Iterator[Row]:
     length = min(sizes.length, 256)
     for family, presets in (TOYS if sizes.is_toy else PRESETS).items():
         for preset in presets:
-            yield train_row(family, preset, length=length, is_toy=sizes.is_toy)
+            rows = _train(family, preset, length=length, sizes=sizes)
+            yield from go_on("training", preset, rows)
 
 
-def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
+def _train(family: str, preset: str, *, length: int, sizes: Sizes) -> Iterator[Row]:
     """Loss before and after STEPS steps, pairs a second, compile time and peak memory."""
-    state, step, vocab_size = make_training(family, preset, total_steps=STEPS, is_toy=is_toy)
+    choice = Implementations()
+    if family == "mamba" and not sizes.has_mosaic:
+        choice = Implementations(selective_scan="associative")
+    state, step, vocab_size = make_training(
+        family, preset, total_steps=STEPS, is_toy=sizes.is_toy, implementations=choice
+    )
     batches = [make_batch(vocab_size, length, seed) for seed in range(2)]
 
     start = time.perf_counter()
@@ -55,9 +62,9 @@ def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
     before, after = np.mean(losses[:10]), np.mean(losses[-10:])
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    return Row(
+    yield Row(
         "training",
-        f"{preset}{' (toy)' if is_toy else ''}, {GROUPS} x {CANDIDATES} x {length}",
+        f"{preset}{' (toy)' if sizes.is_toy else ''}, {GROUPS} x {CANDIDATES} x {length}",
         ok=bool(np.all(np.isfinite(losses)) and after < before),
         measured={
             "loss_before": float(before),
@@ -72,7 +79,12 @@ def train_row(family: str, preset: str, *, length: int, is_toy: bool) -> Row:
 
 
 def make_training(
-    family: str, preset: str, *, total_steps: int, is_toy: bool
+    family: str,
+    preset: str,
+    *,
+    total_steps: int,
+    is_toy: bool,
+    implementations: Implementations | None = None,
 ) -> tuple[TrainState, TrainStep, int]:
     """A state, its step in the precision of the device, and the size of the vocabulary."""
     backbone = get_family(family).presets[preset]
@@ -80,7 +92,9 @@ def make_training(
         backbone = replace(backbone, vocab_size=1000)
     on_gpu = jax.default_backend() == "gpu"
     config = RerankerConfig(family, backbone)
-    module = init_module(config, seed=0, dtype=jnp.bfloat16 if on_gpu else jnp.float32)
+    dtype = jnp.bfloat16 if on_gpu else jnp.float32
+    choice = implementations or Implementations()
+    module = init_module(config, seed=0, dtype=dtype, implementations=choice)
     recipe = OptimizerConfig(learning_rate=1e-3 if is_toy else 5e-5, warmup_fraction=0.1)
     optimizer, schedule = make_optimizer(recipe, total_steps)
     graph, state = init_state(module, optimizer, key=jax.random.key(0))

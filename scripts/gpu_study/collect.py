@@ -23,6 +23,7 @@ from jaxrank.evaluation.significance import mean_interval, paired_test
 from scripts.gpu_study.archive import CANDIDATES, QRELS, read_study, write_json
 from scripts.gpu_study.models import FROM_RANDOM, MINILM, WORDINGS
 from scripts.gpu_study.tables import cost_table, quality_table
+from scripts.packed import unpack
 
 MEASURES = ("RR@10", "nDCG@10")
 BASELINE = "bert"
@@ -38,9 +39,13 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder that `prepare` wrote")
     parser.add_argument("--results", type=Path, help="where the JSONs are; default: DATA/results")
+    parser.add_argument("--packed", type=Path, metavar="FILE", help="take them from there first")
     parser.add_argument("--json", type=Path, help="default: DATA/study-results.json")
     options = parser.parse_args()
-    summary = collect(options.data, options.results or options.data / "results")
+    results: Path = options.results or options.data / "results"
+    if options.packed is not None:
+        unpack(options.packed, results)
+    summary = collect(options.data, results)
     path = options.json or options.data / "study-results.json"
     write_json(path, summary)
     print("\n".join([*quality_table(summary), "", *cost_table(summary)]))

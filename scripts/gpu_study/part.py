@@ -85,20 +85,25 @@ def train_part(
     graph, state = init_state(module, optimizer, key=jax.random.key(seed), release=True)
     step = Compiled(make_train_step(graph, optimizer, schedule))
     metrics = []
+    timed = min(TIMED_STEPS, batches.total_steps - 1)
+    clock = time.perf_counter(), step.seconds
     for number, (length, batch) in enumerate(batches, start=1):
         if number == 2:  # the first has compiled
             state.step.block_until_ready()
             clock = time.perf_counter(), step.seconds
         state, measured = step(length, state, batch)
         metrics.append(measured)
-        if number == 1 + TIMED_STEPS:
+        if number == 1 + timed:
             state.step.block_until_ready()
-            step_s = (time.perf_counter() - clock[0] - step.seconds + clock[1]) / TIMED_STEPS
-            _check_time(begin, step_s * (batches.total_steps - number), model.name, limit_s)
+            step_s = (time.perf_counter() - clock[0] - step.seconds + clock[1]) / max(timed, 1)
+            left_s = step_s * (batches.total_steps - number) + _scoring_s(archive, settings, step_s)
+            _check_time(begin, left_s, model.name, limit_s)
     jax.block_until_ready(state)
     training_s = time.perf_counter() - clock[0] - (step.seconds - clock[1])
     done = jax.device_get(metrics)
-    pairs = sum(int(one["pairs"]) for one in done)
+    pairs = [int(one["pairs"]) for one in done]
+    # Of the steps that were timed: all but the first, unless it is the only one.
+    timed_pairs = sum(pairs[1:]) or sum(pairs)
     memory_mib = peak_memory_mib()
     scores, scoring = _score(archive, model, graph, state, settings)
     total, without_embeddings = count_parameters(model.config)
@@ -108,14 +113,14 @@ def train_part(
         "parameters": total,
         "parameters_without_embeddings": without_embeddings,
         "steps": len(done),
-        "pairs": pairs,
+        "pairs": sum(pairs),
         "tokens": sum(int(one["tokens"]) for one in done),
         "losses": _curve([float(one["loss"]) for one in done]),
         "skipped_steps": sum(int(one["skipped"]) > 0 for one in done),
         "wall_clock_s": time.perf_counter() - begin,
         "compile_s": step.seconds + scoring.pop("compile_s"),
         "training_s": training_s,
-        "pairs_per_s": (pairs - int(done[0]["pairs"])) / training_s,
+        "pairs_per_s": timed_pairs / training_s,
         "memory_mib": memory_mib,
         **scoring,
         "scores": scores,
@@ -182,12 +187,19 @@ def peak_memory_mib() -> float | None:
     return None if peak is None else peak / 2**20
 
 
+def _scoring_s(archive: Archive, settings: Settings, step_s: float) -> float:
+    """About how long scoring takes: a third of a training step for as many pairs."""
+    candidates = archive.dev_documents.size
+    trained = settings.groups_per_batch * archive.group_documents.shape[1]
+    return step_s / 3 * candidates / trained
+
+
 def _check_time(begin: float, left_s: float, name: str, limit_s: float) -> None:
     total_s = time.perf_counter() - begin + left_s
-    print(f"{name}: about {total_s / 60:.1f} minutes of training", flush=True)
+    print(f"{name}: about {total_s / 60:.1f} minutes of training and scoring", flush=True)
     if total_s > limit_s:
         raise InputError(
-            f"{name}: training would take {total_s / 60:.1f} minutes; at most {limit_s / 60:.1f} "
+            f"{name}: it would take {total_s / 60:.1f} minutes; at most {limit_s / 60:.1f} "
             "are allowed: fewer --epochs for all models, or more --minutes"
         )
 

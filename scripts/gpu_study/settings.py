@@ -46,7 +46,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--plain", action="store_true", help="XLA's attention and scan, not the fused kernels"
     )
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help="refuse a part that would train longer"
+        "--minutes",
+        type=float,
+        default=MINUTES,
+        help="refuse a part that would train and score longer",
     )
 
 

@@ -27,6 +27,7 @@ THREADS = re.compile(r"\.maxntid (\d+)")
 GLOBAL_STORE = re.compile(
     r"\bst\.global\.|\bcp\.(?:reduce\.)?async\.bulk\.(?:tensor\.\dd\.)?global\.shared"
 )
+ATOMIC = re.compile(r"\b(?:atom|red)\.|\bcp\.reduce\b")
 BARRIER = re.compile(r"\b(?:bar|barrier)\.(?:cta\.)?sync\b")
 
 
@@ -41,6 +42,7 @@ class KernelResources:
         shared_bytes: of a block.
         stores: to global memory, single ones and bulk copies.
         barriers: that all threads of a group wait at (`bar.sync`).
+        atomics: additions to memory, whose order may differ from run to run.
         threads: of a block.
     """
 
@@ -50,6 +52,7 @@ class KernelResources:
     shared_bytes: int
     stores: int
     barriers: int
+    atomics: int
     threads: int
 
     @property
@@ -92,6 +95,7 @@ def read_kernel(ptx: Path) -> KernelResources:
         shared_bytes=int(_only(SHARED_BYTES, passes, ptx)[1]),
         stores=len(GLOBAL_STORE.findall(code)),
         barriers=len(BARRIER.findall(code)),
+        atomics=len(ATOMIC.findall(code)),
         threads=int(_only(THREADS, code, ptx)[1]),
     )
 

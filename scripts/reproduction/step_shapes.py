@@ -84,7 +84,8 @@ def step_state(recipe: Recipe, config: RerankerConfig) -> tuple[nnx.GraphDef, Tr
             config,
             dtype=dtype,
             rngs=nnx.Rngs(params=0),
-            remat=None if remat == "auto" else remat,
+            # None would be the choice for this machine; on an accelerator all families take this.
+            remat="projections" if remat == "auto" else remat,
         )
         if recipe.lora.rank is not None:
             add_lora(module, recipe.lora, seed=0)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxrank.benchmarking.cases import Case, ModelShape, ScanShape
@@ -88,11 +89,21 @@ def test_a_missing_rival_is_named_with_its_reason_and_another_subject_is_not() -
     assert [row.side for row in rows] == ["jaxrank"]
 
 
-def test_a_rival_of_another_size_is_no_rival() -> None:
-    rival = Doubled(SCAN)
-    rival.parameters = 6
-    with pytest.raises(AssertionError, match="6 parameters, ours 5"):
-        run({"other": lambda case: rival})
+def test_a_rival_of_another_size_or_shape_is_no_rival_and_ours_goes_on() -> None:
+    def larger(case: Case) -> Doubled:
+        rival = Doubled(case)
+        rival.parameters = 6
+        return rival
+
+    class Longer(Doubled):
+        def values(self) -> Mapping[str, Any]:
+            return {"y": np.ones(4)}
+
+    rows, _ = run({"larger": larger, "longer": Longer, "other": Doubled})
+    failed = {row.side: row.failed or "" for row in rows}
+    assert failed["jaxrank"] == failed["other"] == ""
+    assert "6 parameters, ours 5" in failed["larger"]
+    assert failed["longer"].startswith("ValueError")
 
 
 def test_a_rate_is_pairs_over_the_median() -> None:

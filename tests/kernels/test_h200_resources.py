@@ -24,8 +24,42 @@ def kernels() -> dict[str, KernelResources]:
     return {kernel.name: kernel for kernel in found}
 
 
+@pytest.fixture(scope="module")
+def kernels_of_segments() -> list[KernelResources]:
+    """Of one sequence that is cut: a channel a thread, without gate and resets."""
+    return kernel_resources(
+        *scan_case(128, batch=1, length=256, states=8, has_gate=False, has_resets=False)
+    )
+
+
 def test_scan_with_gradients_is_two_kernels(kernels):
     assert set(kernels) == {"selective_scan_forward", "selective_scan_backward"}
+
+
+def test_scan_of_segments_carries_the_state_and_its_cotangent_first(kernels_of_segments):
+    assert [kernel.name for kernel in kernels_of_segments] == [
+        "selective_scan_carry",
+        "selective_scan_forward",
+        "selective_scan_carry",
+        "selective_scan_backward",
+    ]
+
+
+def test_no_kernel_adds_to_memory_in_an_order_of_its_own(kernels, kernels_of_segments):
+    for kernel in (*kernels.values(), *kernels_of_segments):
+        assert kernel.atomics == 0, kernel.name
+
+
+def test_kernels_of_segments_have_the_barriers_and_stores_of_their_variant(kernels_of_segments):
+    states = 8
+    # The barriers are those named below; a thread stores for one channel.
+    expected = {
+        "selective_scan_carry": (2, states + 1),  # the end of each state, the span
+        "selective_scan_forward": (2, 1 + 2 * states),
+        "selective_scan_backward": (6, 2 + 1 + 2 + 2),  # no gate, so no cotangent of one
+    }
+    for kernel in kernels_of_segments:
+        assert (kernel.barriers, kernel.stores) == expected[kernel.name], kernel
 
 
 def test_forward_keeps_to_its_budget(kernels):

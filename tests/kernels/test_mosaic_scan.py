@@ -36,6 +36,10 @@ BFLOAT16 = 2e-2
 
 IMPLEMENTATION = "mosaic"  # whose suite this is
 
+BY_TOKEN = (*PER_TOKEN, "mask", "reset")
+# Lengths that the specification is compiled for.
+SIZES = (24, 100)
+
 Values = tuple[jax.Array, jax.Array]
 NOTHING: dict = dict.fromkeys(("D", "z", "delta_bias", "initial_state", "reset", "mask"))
 
@@ -63,26 +67,46 @@ def with_gradients(
     return values, pull(cotangents)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("softplus", "segments"))
+# Interpretation takes its time in Python; XLA had better not spend any on making it fast.
+HASTY = {"xla_backend_optimization_level": 0}
+
+
+@functools.partial(jax.jit, static_argnames=("softplus", "segments"), compiler_options=HASTY)
 def run(arrays: dict, cotangents: tuple, **how) -> tuple[Values, dict]:
     """Return (y, final state) and the gradients by name."""
     return with_gradients(functools.partial(interpret, **how), arrays, cotangents)
 
 
-def expect(arrays: dict, cotangents: tuple, *, softplus: bool = True) -> tuple[Values, dict]:
-    """What the specification gives in float64."""
-
+@functools.partial(jax.jit, static_argnames="softplus", compiler_options=HASTY)
+def run_reference(arrays: dict, cotangents: tuple, *, softplus: bool) -> tuple[Values, dict]:
     def reference(arrays: dict) -> Values:
         state = jnp.zeros((len(arrays["u"]), *arrays["A"].shape))
         arguments = Arguments(**NOTHING | {"initial_state": state} | arrays, softplus=softplus)
         return selective_scan_reference(arguments, jnp.float64)
 
-    def widen(x: jax.Array) -> jax.Array:
-        return x if x.dtype == bool else jnp.asarray(np.asarray(x, np.float64))
+    return with_gradients(reference, arrays, cotangents)
+
+
+def expect(arrays: dict, cotangents: tuple, *, softplus: bool = True) -> tuple[Values, dict]:
+    """What the specification gives in float64.
+
+    Where there is a mask, absent tokens make the sequence longer: so several lengths share one
+    compiled function.
+    """
+    length = arrays["u"].shape[1]
+    more = next(size for size in SIZES if size >= length) - length if "mask" in arrays else 0
+
+    def widen(name: str, x: jax.Array) -> jax.Array:
+        x = x if x.dtype == bool else jnp.asarray(np.asarray(x, np.float64))
+        padding = [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2)
+        return jnp.pad(x, padding) if name in BY_TOKEN else x
 
     with jax.enable_x64(True):
-        wide = jax.tree.map(widen, (arrays, cotangents))
-        return jax.jit(functools.partial(with_gradients, reference))(*wide)
+        wide = {name: widen(name, x) for name, x in arrays.items()}
+        y_bar, state_bar = widen("u", cotangents[0]), widen("state", cotangents[1])
+        (y, state), gradients = run_reference(wide, (y_bar, state_bar), softplus=softplus)
+        short = {name: x[:, :length] if name in BY_TOKEN else x for name, x in gradients.items()}
+        return (y[:, :length], state), short
 
 
 def check(arguments: dict, *, dtype: type = jnp.float32, **how) -> None:
@@ -90,7 +114,13 @@ def check(arguments: dict, *, dtype: type = jnp.float32, **how) -> None:
     arrays = to_jax(arguments, dtype)
     y_bar, state_bar = make_cotangents(arguments)
     cotangents = jnp.asarray(y_bar, dtype), jnp.asarray(state_bar, jnp.float32)
-    got, got_gradients = run(arrays, cotangents, **how)
+    results = run(arrays, cotangents, **how)
+    check_results(results, arrays, cotangents, **how)
+
+
+def check_results(results: tuple[Values, dict], arrays: dict, cotangents: tuple, **how) -> None:
+    dtype = arrays["u"].dtype
+    got, got_gradients = results
     want, gradients = expect(arrays, cotangents, softplus=how.get("softplus", True))
     assert got[0].dtype == dtype
     for name, have, value in zip(("y", "final state"), got, want, strict=True):
@@ -102,17 +132,17 @@ def check(arguments: dict, *, dtype: type = jnp.float32, **how) -> None:
         assert largest_error(got_gradients[name], np.asarray(gradient)) < tolerance, name
 
 
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 100, 512])
+@pytest.mark.parametrize("length", [1, 15, 16, 17])
 def test_values_and_every_gradient_equal_the_specification(length: int):
     check(make(length))
 
 
 def test_sixteen_states_of_rows_with_every_kind_of_mark():
-    check(make(9, rows=("plain", "tail masked", "all masked", "resets"), states=16))
+    check(make(9, rows=("all masked", "resets"), states=16))
 
 
-def test_nothing_optional():
-    check(make(16, full=False))
+def test_nothing_optional_in_512_tokens():
+    check(make(512, full=False))
 
 
 def test_steps_without_softplus_and_an_odd_number_of_states():
@@ -120,36 +150,35 @@ def test_steps_without_softplus_and_an_odd_number_of_states():
 
 
 def test_bfloat16_inputs_are_computed_in_float32():
-    check(make(20), dtype=jnp.bfloat16)
+    check(make(17), dtype=jnp.bfloat16)
 
 
-def test_a_split_sequence_equals_the_specification():
-    # Segments of 24 tokens, the last two tokens of which are padding.
-    check(make(70), segments=3)
-
-
-def test_split_equals_unsplit():
+def test_100_tokens_equal_the_specification_split_and_unsplit():
     arrays = to_jax(make(100))
-    cotangents = tuple(jnp.asarray(c, jnp.float32) for c in make_cotangents(arrays))
-    whole, cut = run(arrays, cotangents), run(arrays, cotangents, segments=4)
+    cotangents = to_jax_floats(make_cotangents(arrays))
+    whole = run(arrays, cotangents)
+    check_results(whole, arrays, cotangents)
+    # Segments of 40 tokens; of the last one's, the last half is padding.
+    assert split.cut(104, 3) == (3, 40)
+    cut = run(arrays, cotangents, segments=3)
     for one, other in zip(*map(jax.tree.leaves, (whole, cut)), strict=True):
         assert largest_error(other, np.asarray(one, np.float64)) < 2e-6
 
 
 def test_packed_sequences_equal_separate_ones():
-    separate = make(17, rows=("plain", "plain"))
-    lengths = (17, 9)
-    separate["mask"][1, lengths[1] :] = False
+    # 9 and 8 tokens: together they are as many as in another test, which has been compiled.
+    separate = make(9, rows=("plain", "plain"))
+    separate["mask"][1, 8:] = False
     separate["initial_state"][:] = 0.0  # a reset forgets it
     cotangents = make_cotangents(separate)
-    real = np.concatenate([np.arange(17), 17 + np.arange(9)])
+    real = np.arange(17)
 
     def pack(x: np.ndarray) -> np.ndarray:
         return x.reshape(1, -1, *x.shape[2:])[:, real]
 
     packed = separate | {name: pack(separate[name]) for name in (*PER_TOKEN, "mask", "reset")}
     packed["initial_state"] = separate["initial_state"][:1]
-    packed["reset"][0, [0, 17]] = True
+    packed["reset"][0, [0, 9]] = True
     packed_cotangents = pack(cotangents[0]), cotangents[1][1:]
     cotangents[1][0] = 0.0  # there is one final state only, that of the last sequence
 
@@ -169,12 +198,13 @@ def to_jax_floats(arrays: tuple) -> tuple[jax.Array, ...]:
     return tuple(jnp.asarray(array, jnp.float32) for array in arrays)
 
 
-def test_nothing_in_an_absent_position_reaches_anything_and_two_runs_give_the_same_bits():
+def test_nothing_in_an_absent_position_reaches_anything():
     arrays = to_jax(make(17))
     cotangents = to_jax_floats(make_cotangents(arrays))
     absent = ~arrays["mask"][:, :, None]
     poisoned = arrays | {name: jnp.where(absent, jnp.nan, arrays[name]) for name in PER_TOKEN}
-    clean, got = run(arrays, cotangents), run(poisoned, cotangents)
+    poisoned_bars = jnp.where(absent, jnp.nan, cotangents[0]), cotangents[1]
+    clean, got = run(arrays, cotangents), run(poisoned, poisoned_bars)
     jax.tree.map(np.testing.assert_array_equal, got, clean)
     assert not np.any(np.where(absent, got[0][0], 0.0))
 
@@ -183,7 +213,7 @@ def test_steps_of_any_size_stay_accurate():
     delta = np.broadcast_to(np.linspace(-20.0, 20.0, 128), (1, 8, 128))
     ones = jnp.ones((1, 8, 128))
     # A reset everywhere leaves y = softplus(delta), whose relative error counts.
-    y, _ = interpret(
+    y, _ = jax.jit(interpret, compiler_options=HASTY)(
         {
             "u": ones,
             "delta": jnp.asarray(delta, jnp.float32),
@@ -199,10 +229,14 @@ def test_steps_of_any_size_stay_accurate():
 
 def test_two_channels_a_thread_give_the_same_bits_as_one(monkeypatch: pytest.MonkeyPatch):
     arrays = to_jax(make_arguments(9, rows=("holes",), channels=256, states=4))
-    one = interpret(arrays)
+
+    def run_forward() -> Values:
+        return jax.jit(lambda arrays: interpret(arrays), compiler_options=HASTY)(arrays)
+
+    one = run_forward()
     monkeypatch.setattr(forward, "BLOCKS_FOR_TWO_CHANNELS", 1)
     assert forward.channels_per_thread(1, 256, 4) == 2
-    jax.tree.map(np.testing.assert_array_equal, interpret(arrays), one)
+    jax.tree.map(np.testing.assert_array_equal, run_forward(), one)
 
 
 def test_no_array_of_all_states_of_all_tokens_is_ever_in_memory():

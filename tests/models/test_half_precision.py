@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from jaxrank.models.families import get_family
-from jaxrank.models.layers import Linear
+from jaxrank.models.linear import Linear
 from jaxrank.models.module import RerankerConfig, RerankerModule
 
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))

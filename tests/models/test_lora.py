@@ -14,7 +14,8 @@ from flax import nnx
 
 from jaxrank.errors import InputError
 from jaxrank.models.families import FAMILIES, get_family
-from jaxrank.models.layers import Embedding, Linear
+from jaxrank.models.layers import Embedding
+from jaxrank.models.linear import Linear
 from jaxrank.models.lora import (
     DropoutKey,
     LoraConfig,

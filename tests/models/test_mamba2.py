@@ -1,12 +1,16 @@
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxrank.errors import InputError
-from jaxrank.models.mamba2 import PRESETS, GatedRMSNorm, Mamba2Config
+from jaxrank.models.mamba2 import PRESETS, GatedRMSNorm, Mamba2Config, Mamba2Mixer
 from jaxrank.models.module import RerankerConfig, init_module, parameters
+from jaxrank.models.stack import LayerStack, Remat
+from jaxrank.models.state_space import StateSpaceLayer
 
 SMALL = Mamba2Config(
     vocab_size=50, hidden_size=64, num_layers=4, state_size=8, head_size=4, num_groups=2
@@ -72,3 +76,36 @@ def test_all_published_sizes_have_heads_of_64_channels():
         "mamba2-780m": 48,
         "mamba2-1.3b": 64,
     }
+
+
+def count_recurrences_products(jaxpr: jax.extend.core.Jaxpr) -> int:
+    """Matrix products with a batch axis, which no linear layer has; inner functions included."""
+    count = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (_, (batch_axes, _)) = equation.params["dimension_numbers"]
+            count += bool(batch_axes)
+        for value in jax.tree.leaves(
+            equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            count += count_recurrences_products(inner) if hasattr(inner, "eqns") else 0
+    return count
+
+
+def test_of_the_recurrence_a_layer_that_keeps_projections_computes_only_the_states_again():
+    def make_layer(rngs: nnx.Rngs) -> StateSpaceLayer:
+        return StateSpaceLayer(SMALL, Mamba2Mixer, dtype=jnp.float32, rngs=rngs)
+
+    def count(remat: Remat) -> int:
+        graphdef, state = jax.eval_shape(
+            lambda: nnx.split(LayerStack(make_layer, 2, rngs=nnx.Rngs(params=0), remat=remat))
+        )
+        hidden = jnp.ones((2, 70, 64))
+        gradient = jax.grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(hidden)))
+        return count_recurrences_products(jax.make_jaxpr(gradient)(state).jaxpr)
+
+    # Going forward the recurrence takes four products: pairs of tokens match, y within a chunk,
+    # what is written to the states, y from the states. The gradient needs the states alone.
+    assert count("full") == count("none") + 4
+    assert count("projections") == count("none") + 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrank.models.stack import LayerStack
+from jaxrank.models.stack import LayerStack, keep_beside_projections
 
 
 class Affine(nnx.Module):
@@ -20,8 +20,15 @@ class Affine(nnx.Module):
         return jnp.tanh(hidden @ self.weight[...]) * scale + shift + noise
 
 
-def make(**options) -> LayerStack:
-    return LayerStack(Affine, 5, rngs=nnx.Rngs(params=0), **options)
+class KeepsSine(Affine):
+    """Going back it needs its projection for the cosine and the sine for the square."""
+
+    def __call__(self, hidden, *, key=None):
+        return keep_beside_projections(jnp.sin(hidden @ self.weight[...])) ** 2
+
+
+def make(layer=Affine, **options) -> LayerStack:
+    return LayerStack(layer, 5, rngs=nnx.Rngs(params=0), **options)
 
 
 HIDDEN = jax.random.normal(jax.random.key(7), (2, 3, 4))
@@ -65,18 +72,30 @@ def test_without_a_key_layers_get_none():
     assert np.all(stack(HIDDEN, key=KEY) != stack(HIDDEN))
 
 
-def test_recomputing_more_keeps_less_and_gives_the_same_gradient():
-    def run(remat: str) -> tuple[int, jax.Array]:
-        graphdef, state = nnx.split(make(remat=remat))
-        wide = jnp.broadcast_to(HIDDEN[:1], (64, 3, 4))
-        _, pull = jax.vjp(lambda state: nnx.merge(graphdef, state)(wide), state)
-        kept = sum(leaf.size for leaf in jax.tree.leaves(pull))
-        return kept, jax.tree.leaves(pull(wide))[0]
+WIDE = jnp.broadcast_to(HIDDEN[:1], (64, 3, 4))
 
-    everything, projections, inputs = run("none"), run("projections"), run("full")
+
+def keep_and_differentiate(remat: str, layer: type[Affine] = Affine) -> tuple[int, jax.Array]:
+    """How many numbers the backward pass is given, and the weights' gradient."""
+    graphdef, state = nnx.split(make(layer, remat=remat))
+    _, pull = jax.vjp(lambda state: nnx.merge(graphdef, state)(WIDE), state)
+    return sum(leaf.size for leaf in jax.tree.leaves(pull)), jax.tree.leaves(pull(WIDE))[0]
+
+
+def test_recomputing_more_keeps_less_and_gives_the_same_gradient():
+    everything, projections, inputs = map(keep_and_differentiate, ("none", "projections", "full"))
     assert inputs[0] < projections[0] < everything[0]
     for _, gradient in (projections, inputs):
         np.testing.assert_allclose(gradient, everything[1], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_layer_says_is_kept_beside_projections_and_nowhere_else():
+    plain, _ = keep_and_differentiate("projections")
+    kept, gradient = keep_and_differentiate("projections", KeepsSine)
+    assert kept == plain + 5 * WIDE.size
+    full, same_gradient = keep_and_differentiate("full", KeepsSine)
+    assert full == keep_and_differentiate("full")[0]
+    np.testing.assert_allclose(gradient, same_gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_a_stack_without_layers_is_refused():

@@ -2,14 +2,8 @@
 
 import functools
 import inspect
-import json
 import logging
-import os
 import re
-import subprocess
-import sys
-import types
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,22 +15,20 @@ import pytest
 from jaxrank.ops import arguments
 from jaxrank.ops.oracle import largest_error, oracle_gradients, selective_scan_oracle
 from jaxrank.ops.selective_scan import IMPLEMENTATIONS, selective_scan
-from jaxrank.ops.selective_scan.choice import choose_implementation
-from jaxrank.ops.selective_scan.mosaic.operands import KEEP_EVERY
 from jaxrank.ops.selective_scan.reference import selective_scan_reference
 from jaxrank.ops.selective_scan.tokens import Arguments
 from tests.ops.selective_scan_cases import (
+    FLOAT32,
     PER_TOKEN,
     differentiable,
     make_arguments,
     make_cotangents,
+    run,
+    run_with_gradients,
     to_jax,
     without_softplus,
 )
 
-# float32 rounds at 6e-8; up to 40 dependent steps and sums over up to 240 tokens make some
-# 1e-6 of it (measured: 1.2e-6 at worst). A wrong term shows as 1e-2 or more.
-FLOAT32 = 1e-5
 # Outputs round to bfloat16 at 2^-9 = 2e-3. Anything computed in bfloat16 inside shows as 1e-2.
 BFLOAT16 = 3e-3
 
@@ -50,28 +42,6 @@ def oracle_case(length: int, full: bool, softplus: bool) -> tuple:
     oracle = functools.partial(selective_scan_oracle, softplus=softplus)
     gradients = oracle_gradients(oracle, arguments, differentiable(arguments), cotangents)
     return arguments, cotangents, oracle(**arguments), gradients
-
-
-@functools.partial(jax.jit, static_argnames=("implementation", "softplus"))
-def run(*, implementation: str, softplus: bool = True, **arrays: jax.Array) -> tuple:
-    """Return y and the final state."""
-    return selective_scan(
-        **arrays, softplus=softplus, return_final_state=True, implementation=implementation
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("implementation", "softplus"))
-def run_with_gradients(
-    arrays: dict, cotangents: tuple, *, implementation: str, softplus: bool = True
-) -> tuple[tuple, dict]:
-    """Return (y, final state) and the gradients by name."""
-    moving = {name: arrays[name] for name in differentiable(arrays)}
-    fixed = {name: arrays[name] for name in arrays if name not in moving}
-    values, pull = jax.vjp(
-        lambda moving: run(**moving, **fixed, softplus=softplus, implementation=implementation),
-        moving,
-    )
-    return values, pull(cotangents)[0]
 
 
 class SelectiveScanSuite:
@@ -263,108 +233,6 @@ def test_reference_in_float64_equals_the_oracle():
         assert largest_error(have, want) < 1e-13
     for name, want in gradients.items():
         assert largest_error(got_gradients[name], want) < 1e-13, name
-
-
-def shapes(channels: int = 128, states: int = 16) -> dict[str, jax.ShapeDtypeStruct]:
-    """Arguments without values."""
-
-    def shape(*sizes: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(sizes, jnp.float32)
-
-    per_channel, per_state = shape(2, 20, channels), shape(2, 20, states)
-    return {
-        "u": per_channel,
-        "delta": per_channel,
-        "A": shape(channels, states),
-        "B": per_state,
-        "C": per_state,
-    }
-
-
-def mosaic(**arrays: jax.Array) -> jax.Array:
-    return selective_scan(**arrays, implementation="mosaic")
-
-
-@pytest.mark.parametrize(
-    ("channels", "states", "reason"),
-    [(192, 16, "D = 192 came; a multiple of 128 is"), (128, 33, "N = 33 came; at most 32 is")],
-)
-def test_mosaic_refuses_sizes_that_its_kernels_do_not_take(channels: int, states: int, reason: str):
-    with pytest.raises(ValueError, match=rf"'mosaic': {reason} needed; 'associative' takes any"):
-        jax.eval_shape(mosaic, **shapes(channels, states))
-
-
-def test_mosaic_on_a_cpu_is_refused_in_one_line_and_not_replaced():
-    arrays = {name: jnp.ones(x.shape) for name, x in shapes().items()}
-    gradient = jax.grad(lambda arrays: mosaic(**arrays).sum())
-    for run in (mosaic, jax.jit(mosaic), lambda **arrays: gradient(arrays)):
-        with pytest.raises(ValueError, match="platform cpu came; an NVIDIA GPU of the Hopper"):
-            run(**arrays)
-
-
-def exported_kernels(function: Callable[[dict], jax.Array]) -> list[str]:
-    """The types of what each kernel returns, as exported for cuda by a machine without a GPU."""
-    exported = jax.export.export(jax.jit(function), platforms=["cuda"])(shapes())
-    return re.findall(r"custom_call @mosaic_gpu.* -> \(?(.*?)\)? loc", exported.mlir_module())
-
-
-@pytest.mark.parametrize(
-    ("wrap", "kernels", "keeping"),
-    [
-        (lambda layer: layer, 1, 0),
-        (lambda layer: jax.value_and_grad(layer), 2, 1),
-        (lambda layer: jax.value_and_grad(jax.checkpoint(layer)), 3, 1),
-    ],
-    ids=["forward", "gradient", "gradient of a checkpointed layer"],
-)
-def test_mosaic_is_exported_without_a_gpu_and_keeps_states_for_a_gradient_only(
-    wrap: Callable, kernels: int, keeping: int
-):
-    layer = wrap(lambda arrays: mosaic(**arrays).sum())
-    found = exported_kernels(lambda arrays: jax.tree.map(jnp.sin, layer(arrays)))
-    kept = f"2x{24 // KEEP_EVERY}x16x128xf32"  # one state in KEEP_EVERY tokens
-    assert len(found) == kernels
-    assert sum(kept in results for results in found) == keeping
-
-
-@pytest.mark.parametrize(
-    ("capability", "channels", "states", "choice"),
-    [
-        ("9.0", 2048, 16, "mosaic"),
-        ("10.0", 2048, 16, "mosaic"),
-        ("8.9", 2048, 16, "associative"),
-        ("9.0", 2000, 16, "associative"),
-        ("9.0", 2048, 64, "associative"),
-        ("gfx942", 2048, 16, "associative"),
-    ],
-)
-def test_auto_is_mosaic_on_hopper_and_newer_where_the_sizes_fit(
-    monkeypatch: pytest.MonkeyPatch, capability: str, channels: int, states: int, choice: str
-):
-    device = types.SimpleNamespace(compute_capability=capability)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "devices", lambda: [device])
-    assert choose_implementation(channels, states) == choice
-
-
-def test_a_batch_on_two_devices_stays_there():
-    environment = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-    }
-    child = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("mosaic_on_two_devices.py"))],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    found = json.loads(child.stdout)
-    assert found["devices"] == 2
-    assert found["gathers"] == 0  # no device asks for the sequences of the other one
-    assert found["additions"] > 0  # the gradients of the weights are those of both
-    assert max(found["errors"].values()) < 1e-6, found["errors"]
 
 
 def test_every_implementation_has_a_suite():

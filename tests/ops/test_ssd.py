@@ -227,9 +227,10 @@ class TestSmallChunks(SSDSuite):
 @pytest.mark.parametrize(
     ("length", "chunk", "chunks_at_once"),
     [
-        (9, 3, 7),  # more than there are
+        pytest.param(9, 3, 7, marks=pytest.mark.slow),  # more than there are
         (16, 4, 4),  # all at once
-        (16, 3, 2),  # three times two, the last chunk padded
+        # three times two, the last chunk padded
+        pytest.param(16, 3, 2, marks=pytest.mark.slow),
         (39, 5, 3),  # three times three, two chunks of the last three padded
         (39, 2, 20),  # more than the states' unrolled steps
     ],

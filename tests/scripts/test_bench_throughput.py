@@ -30,7 +30,7 @@ class Machine:
         fate = self.fate.get(target.stem, "well")
         if fate == "late":
             raise subprocess.TimeoutExpired(command, timeout)
-        if fate == "killed":
+        if fate == "killed" or (fate == "killed with rivals" and "--against" in command):
             return subprocess.CompletedProcess(command, -signal.SIGKILL, stderr="")
         if fate == "refused":
             return subprocess.CompletedProcess(command, 2, stderr="note\nerror: no such device\n")
@@ -88,13 +88,37 @@ def test_a_part_that_fails_is_a_row_and_is_not_tried_again(
         "score-bert-tiny-16": "refused",
     }
     assert main() == 1
+    assert "error: no such device" in capsys.readouterr().out
     machine.fate = {}
     assert main() == 1
-    assert len(machine.started) == 8
+    assert machine.started[8:] == ["score-bert-tiny-16"], "any other failure is tried again"
     failed = {row.failed for row in load_report(tmp_path / "throughput.json").rows}
-    assert failed == {None, "out of memory", "not done in 460 s", "error: no such device"}
+    assert failed == {None, "out of memory", "not done in 460 s"}
     assert load_report(tmp_path / "throughput.json").machine == {"device": "a CPU"}
     assert "out of memory" in capsys.readouterr().out
+
+
+def test_rivals_that_end_the_process_do_not_take_ours_with_them(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--against", "a.module"])
+    machine.fate = {"train-mamba-tiny-16": "killed with rivals"}
+    assert main() == 0
+    assert machine.started[:2] == ["train-mamba-tiny-16"] * 2
+    assert len(load_report(tmp_path / "throughput.json").rows) == 8
+
+
+def test_results_travel_in_one_file(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "packed" / "all.json"
+    command = ["bench_throughput", "--toy", "--packed", str(packed), "--output"]
+    monkeypatch.setattr(sys, "argv", [*command, str(tmp_path / "one")])
+    assert main() == 0
+    monkeypatch.setattr(sys, "argv", [*command, str(tmp_path / "other")])
+    assert main() == 0
+    assert len(machine.started) == 8
+    assert len(load_report(tmp_path / "other" / "throughput.json").rows) == 8
 
 
 def test_a_study_whose_time_is_over_leaves_its_last_part_undone(

@@ -106,8 +106,15 @@ def test_parts_of_a_batch_keep_their_share():
 def test_what_is_computed_again_is_not_kept():
     recipe = options("mamba", "mamba-tiny")
     config = find_architecture(recipe)
-    full = replace(recipe, training=replace(recipe.training, remat="full"))
-    assert 5 * measure_shapes(full, config).kept < measure_shapes(recipe, config).kept
+    kept = {
+        remat: measure_shapes(
+            replace(recipe, training=replace(recipe.training, remat=remat)), config
+        ).kept
+        for remat in ("auto", "none", "projections", "full")
+    }
+    assert 5 * kept["full"] < kept["none"]
+    # An accelerator's choice, whatever machine this is.
+    assert kept["auto"] == kept["projections"] < kept["none"]
 
 
 def test_adapters_leave_most_of_the_state_out():

@@ -58,8 +58,9 @@ def trained(data: Path) -> Path:
     scores, since compiling a second model takes long.
     """
 
-    def run_part(options: Namespace, name: str, path: Path) -> None:
+    def run_part(options: Namespace, name: str, path: Path, *, left_s: float) -> str:
         call(patch, part, options.data, name, path, *train.settings_arguments(options))
+        return ""
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_run_part", run_part)
@@ -84,11 +85,53 @@ def test_a_model_sees_each_group_once_an_epoch(trained: Path):
 
 
 def test_what_is_done_is_kept(trained: Path, monkeypatch: pytest.MonkeyPatch):
-    def run_again(options: Namespace, name: str, path: Path) -> None:
+    def run_again(options: Namespace, name: str, path: Path, *, left_s: float) -> str:
         raise AssertionError(f"{name} was done")
 
     monkeypatch.setattr(train, "_run_part", run_again)
     call(monkeypatch, train, *toy(trained, "--part", *PARTS))
+
+
+def test_a_part_that_cannot_be_done_leaves_the_others_their_turn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def run_part(options: Namespace, name: str, path: Path, *, left_s: float) -> str:
+        asked.append(name)
+        if name == "bert:0":
+            return "ended with status 1"
+        path.write_text((trained / "results" / "mamba-0.json").read_text())
+        return ""
+
+    monkeypatch.setattr(train, "_run_part", run_part)
+    packed = tmp_path / "packed.json"
+    options = ("--part", *PARTS, "--results", tmp_path / "results", "--packed", packed)
+    (tmp_path / "results").mkdir()
+    with pytest.raises(InputError, match="not done: bert:0; the same command goes on"):
+        call(monkeypatch, train, *toy(trained, *options))
+    assert asked == PARTS
+
+    asked.clear()
+    options = ("--part", PARTS[1], "--results", tmp_path / "elsewhere", "--packed", packed)
+    call(monkeypatch, train, *toy(trained, *options))
+    assert not asked, "it was in the packed file"
+
+
+def test_a_part_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "TO_START_S", 0.2)
+    monkeypatch.setattr(train, "settings_arguments", lambda options: [])
+    real = subprocess.run
+
+    def sleep(command: list[str], **options: object) -> object:
+        return real(["/bin/sleep", "60"], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", sleep)
+    options = Namespace(data=tmp_path, minutes=0.0)
+    obstacle = train._run_part(options, "bert:0", tmp_path / "x.json", left_s=float("inf"))
+    assert obstacle == "not done in 0 s, and ended"
+    obstacle = train._run_part(options, "bert:0", tmp_path / "x.json", left_s=0.0)
+    assert obstacle == "no time is left"
 
 
 def test_a_result_of_other_settings_is_not_taken_for_done(
@@ -132,7 +175,7 @@ def test_values_are_means_over_seeds_with_an_interval_over_questions():
 
 def test_a_part_that_would_take_too_long_is_refused():
     now = time.perf_counter()
-    with pytest.raises(InputError, match=r"mamba: training would take 10\.0 minutes; at most 8\.0"):
+    with pytest.raises(InputError, match=r"mamba: it would take 10\.0 minutes; at most 8\.0"):
         part._check_time(now, 600.0, "mamba", limit_s=480.0)
     part._check_time(now, 400.0, "mamba", limit_s=480.0)
 

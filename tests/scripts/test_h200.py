@@ -20,6 +20,7 @@ PTX = """
 	@%p1 cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%rd3, {%r1, %r2, %r3} ], [%r4];
 	@%p1 cp.async.bulk.global.shared::cta.bulk_group [%rd4], [%rd5], %r6;
 	st.global.v2.b32 	[%rd6], {%r7, %r8};
+	red.global.add.f32 	[%rd7], %r9;
 """
 REPORT = """
 ptxas info    : Function properties for scan_mosaic_gpu_kernel
@@ -53,6 +54,7 @@ def test_a_kernel_is_read_from_its_files(tmp_path):
         shared_bytes=74768,
         stores=3,
         barriers=2,
+        atomics=1,
         threads=128,
     )
 
@@ -72,5 +74,5 @@ def test_a_report_without_registers_does_not_pass_as_none(tmp_path):
 def test_blocks_of_a_multiprocessor_are_what_its_scarcest_resource_holds(
     registers, shared_bytes, blocks
 ):
-    kernel = KernelResources("scan", registers, 0, shared_bytes, 0, 0, threads=128)
+    kernel = KernelResources("scan", registers, 0, shared_bytes, 0, 0, 0, threads=128)
     assert kernel.blocks_per_multiprocessor == blocks

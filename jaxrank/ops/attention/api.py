@@ -18,7 +18,8 @@ from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 SCORES_BYTES = 2**30
 """Bytes of scores from which on "auto" takes blocks, and of a bias from which on it leaves cuDNN.
-A training step holds about four arrays of that size at once: 4 GiB, besides the model."""
+A training step holds about four arrays of that size at once: 4 GiB, besides the model. Of a batch
+that is spread over devices all sequences count, so each device holds its share of them."""
 
 
 def attention(

@@ -19,7 +19,7 @@ from jaxrank.ops.dropout import dropout
 BLOCK_BYTES = 256 * 2**20
 """Most bytes of a block's scores, where that leaves FEWEST_QUERIES. A quarter of the least for
 which "auto" takes blocks; at 32,768 tokens a batch and 16 heads it is 128 queries, which fill a
-GPU's matrix units."""
+GPU's matrix units. Of a batch that is spread over devices all sequences count."""
 
 FEWEST_QUERIES = 16
 """Queries of a block at least: with fewer, a step would do less for each reading of the keys."""

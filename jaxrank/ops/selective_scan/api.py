@@ -72,7 +72,8 @@ def selective_scan(
         A: negative; B, C: shared by all channels.
         D, delta_bias: one number a channel.
         initial_state: the state before the first token; zeros if None.
-        reset: at a True position everything before it is forgotten, `initial_state` too.
+        reset: at a True position everything before it is forgotten, `initial_state` too. What is
+            forgotten must be finite: all but "reference" multiply it by zero.
         mask: a False position is as if absent: it does not change the state, its reset does not
             count, nothing of it (not even a NaN) reaches any output or gradient; its y is 0.
         return_final_state: also return the state after the last token, which continues the
@@ -81,9 +82,10 @@ def selective_scan(
             a time, states recomputed in the backward pass), "associative" (parallel over tokens),
             "mosaic" (kernels for NVIDIA GPUs of the Hopper generation or newer; D a multiple of
             128, N at most 32; the same arguments give the same bits), or "auto": "scan" on CPU,
-            "mosaic" where it runs, "associative" elsewhere. What "auto" is follows from the
-            machine that traces the function: name "mosaic" to export or compile for another one.
-            Forward-mode differentiation works in "reference" and "associative" only.
+            "mosaic" where it is known to run, "associative" elsewhere. What "auto" is follows from
+            the machine that traces the function: name "mosaic" to export or compile for another
+            one. Forward-mode differentiation works in "reference" and "associative" only.
+            `jax.vmap` works in all; where it maps A, D or delta_bias, "mosaic" takes one at a time.
 
     Returns:
         y, or (y, final state).
@@ -95,8 +97,8 @@ def selective_scan(
     check_arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, mask)
     check_implementation("selective_scan", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
-        implementation = choose_implementation(*A.shape)
-        log_choice("selective_scan", implementation)
+        implementation, reason = choose_implementation(*A.shape)
+        log_choice("selective_scan", implementation, reason)
     if initial_state is None:
         initial_state = jnp.zeros((u.shape[0], *A.shape), jnp.float32)
     arguments = Arguments(u, delta, A, B, C, D, z, delta_bias, softplus, initial_state, reset, mask)

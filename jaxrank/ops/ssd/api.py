@@ -37,7 +37,8 @@ ACCELERATOR_CHUNK = 128
 
 # On CPU one chunk after the other stays in the cache. Elsewhere chunks are computed together until
 # their matrices, were they in float32, take this: a layer of 370m's width then computes 8,192
-# tokens at once, enough for thousands of matrix products side by side, in a few hundred MiB.
+# tokens at once, enough for thousands of matrix products side by side, in a few hundred MiB. Of a
+# batch that is spread over devices all sequences count, so each device takes its share of this.
 ACCELERATOR_MATRICES_BYTES = 128 * 2**20
 
 

@@ -41,7 +41,8 @@ class Tokens(NamedTuple):
     dt: jax.Array  # .. G R
     B: jax.Array  # .. G N
     C: jax.Array  # .. G N
-    segment: jax.Array  # ..: how many resets of its chunk came up to a token, its own included
+    # ..: how many resets of its chunk came up to a token, its own included; None: there are none.
+    segment: jax.Array | None
 
 
 def ssd_chunked(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
@@ -89,10 +90,10 @@ def _split(arguments: Arguments, spans: int, span: int, chunk: int) -> Tokens:
 
     groups = B.shape[2]
     of_heads = groups, heads // groups
-    segment = jnp.zeros((spans, batch, span), int)
+    segment = None
     if reset is not None:
         resets = split(reset).reshape(spans, batch, -1, chunk)
-        segment = jnp.cumsum(resets, axis=-1).reshape(segment.shape)
+        segment = jnp.cumsum(resets, axis=-1).reshape(spans, batch, span)
     return Tokens(
         split(x, *of_heads),
         split(dt.astype(jnp.float32), *of_heads),
@@ -106,7 +107,7 @@ def _run_span(
     h_BGRPN: jax.Array, tokens: Tokens, A_GR: jax.Array, D_GR: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
     """Return the state after the span, and its y (B, span, G, R, P) in x's dtype."""
-    x, dt, B, C, segment = (v.reshape(-1, chunk, *v.shape[2:]) for v in tokens)
+    x, dt, B, C, segment = jax.tree.map(lambda v: v.reshape(-1, chunk, *v.shape[2:]), tokens)
     product = partial(_product, x.dtype)
 
     exponent = dt * A_GR[None, None]

@@ -20,29 +20,35 @@ class Decays(NamedTuple):
     to_end: jax.Array  # K G R J: once the chunk is over, of what j wrote
 
 
-def decays_of(exponent_KGRJ: jax.Array, segment_KJ: jax.Array, gradient_dtype: DTypeLike) -> Decays:
+def decays_of(
+    exponent_KGRJ: jax.Array, segment_KJ: jax.Array | None, gradient_dtype: DTypeLike
+) -> Decays:
     """The decays of a chunk from the exponents of its tokens, none positive.
 
     Args:
         exponent_KGRJ: float32.
-        segment_KJ: how many resets of the chunk came up to a token, its own included.
+        segment_KJ: how many resets of the chunk came up to a token, its own included; None: there
+            are no resets.
         gradient_dtype: of the large factor in the matrix product that sums the exponents' gradient.
     """
     from_start = jnp.cumsum(exponent_KGRJ, axis=-1)
     after_first = exponent_KGRJ[..., 1:]
     to_end = jnp.flip(jnp.cumsum(jnp.flip(after_first, -1), axis=-1), -1)
     to_end = jnp.pad(to_end, [(0, 0), (0, 0), (0, 0), (0, 1)])
-    is_first, is_last = segment_KJ == 0, segment_KJ == segment_KJ[:, -1:]
+    if segment_KJ is not None:
+        is_first, is_last = segment_KJ == 0, segment_KJ == segment_KJ[:, -1:]
+        from_start = jnp.where(is_first[:, None, None], from_start, -jnp.inf)
+        to_end = jnp.where(is_last[:, None, None], to_end, -jnp.inf)
     return Decays(
         between=_between(gradient_dtype, exponent_KGRJ, segment_KJ),
-        from_start=jnp.exp(jnp.where(is_first[:, None, None], from_start, -jnp.inf)),
-        to_end=jnp.exp(jnp.where(is_last[:, None, None], to_end, -jnp.inf)),
+        from_start=jnp.exp(from_start),
+        to_end=jnp.exp(to_end),
     )
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _between(
-    gradient_dtype: DTypeLike, exponent_KGRJ: jax.Array, segment_KJ: jax.Array
+    gradient_dtype: DTypeLike, exponent_KGRJ: jax.Array, segment_KJ: jax.Array | None
 ) -> jax.Array:
     """(K, G, R, I, J): exp of the exponents' sum over j < k <= i, where i and j are linked.
 
@@ -54,9 +60,10 @@ def _between(
     steps = total - jnp.pad(total[..., :-1], [(0, 0), (0, 0), (0, 0), (1, 0)])
     lost = jnp.cumsum(exponent_KGRJ - steps, axis=-1)
     sums = (total[..., :, None] - total[..., None, :]) + (lost[..., :, None] - lost[..., None, :])
-    position = jnp.arange(segment_KJ.shape[-1])
-    is_linked_KIJ = segment_KJ[:, :, None] == segment_KJ[:, None, :]
-    is_linked_KIJ &= (position[:, None] >= position[None, :])[None]
+    position = jnp.arange(exponent_KGRJ.shape[-1])
+    is_linked_KIJ = (position[:, None] >= position[None, :])[None]
+    if segment_KJ is not None:
+        is_linked_KIJ = is_linked_KIJ & (segment_KJ[:, :, None] == segment_KJ[:, None, :])
     # Added before the exponential, which would overflow above the diagonal. A sum of chunks' size
     # and no selection: JAX would take the selection's other side, as large as all heads' matrices,
     # out of the loop over chunks and keep it in memory.
@@ -67,8 +74,8 @@ def _between(
 @_between.defjvp
 def _between_jvp(
     gradient_dtype: DTypeLike,
-    primals: tuple[jax.Array, jax.Array],
-    tangents: tuple[jax.Array, jax.Array],
+    primals: tuple[jax.Array, jax.Array | None],
+    tangents: tuple[jax.Array, jax.Array | None],
 ) -> tuple[jax.Array, jax.Array]:
     # As a sum of its own terms: transposed, the gradient to k is the sum over the pairs around it.
     # Through the totals it would be a difference of sums over all pairs, without the small digits.

@@ -35,7 +35,10 @@ SHARED_BYTES_FOR_TWO_BLOCKS = 113 * 1024
 
 
 class Cotangents(NamedTuple):
-    """What `run_backward` returns, in the shapes and dtypes of what they belong to."""
+    """What `run_backward` returns, in the dtypes of what they belong to.
+
+    And in their shapes, but those of A, D and delta_bias are by row: (B, N, D), (B, D), (B, D).
+    """
 
     u: jax.Array
     delta: jax.Array
@@ -104,10 +107,8 @@ def run_backward(
     # every run.
     BC = jnp.sum(bars["BC"], axis=0).reshape(batch, chunks, states, 2, KEEP_EVERY)
     B, C = (jnp.swapaxes(BC[..., i, :], 2, 3).reshape(batch, length, states) for i in (0, 1))
-    A, D, delta_bias = (jnp.sum(bars[name], axis=0) for name in ("A", "D", "delta_bias"))
-    return Cotangents(
-        bars["u"], bars["delta"], bars.get("z"), A, B, C, D, delta_bias, bars["initial_state"]
-    )
+    by_name = {name: bar for name, bar in bars.items() if name != "BC"}
+    return Cotangents(**{"z": None} | by_name, B=B, C=C)
 
 
 def channels_per_thread(inputs: dict[str, jax.Array]) -> int:

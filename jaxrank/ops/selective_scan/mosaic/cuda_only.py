@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import mlir
 
 _for_cuda_p = Primitive("selective_scan_mosaic_for_cuda")
 
@@ -27,11 +27,11 @@ def _refuse(ctx: Any, x: Any) -> Any:
     platforms = ", ".join(ctx.module_context.platforms)
     raise ValueError(
         f"selective_scan: implementation 'mosaic': platform {platforms} came; an NVIDIA GPU of "
-        "the Hopper generation or newer is needed; 'auto' takes what the machine can run"
+        "the Hopper generation or newer is needed; for another platform than the default "
+        "backend's name 'scan' or 'associative', since 'auto' looks at the default backend"
     )
 
 
 _for_cuda_p.def_abstract_eval(lambda x: x)
-batching.primitive_batchers[_for_cuda_p] = lambda args, axes: (_for_cuda_p.bind(*args), axes[0])
 mlir.register_lowering(_for_cuda_p, _refuse)
 mlir.register_lowering(_for_cuda_p, lambda ctx, x: [x], platform="cuda")

@@ -7,11 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrank.ops.selective_scan.mosaic.backward import Cotangents
 from jaxrank.ops.selective_scan.mosaic.cuda_only import require_cuda
 from jaxrank.ops.selective_scan.mosaic.forward import Outputs
+from jaxrank.ops.selective_scan.mosaic.mapped import fold_mapped_axis
 from jaxrank.ops.selective_scan.mosaic.operands import Operands
 from jaxrank.ops.selective_scan.mosaic.sharded import cut_along_batch
-from jaxrank.ops.selective_scan.mosaic.split import run_backward_split, run_forward_split
+from jaxrank.ops.selective_scan.mosaic.split import (
+    Segments,
+    choose_segments,
+    cut,
+    run_backward_split,
+    run_forward_split,
+)
 
 # The operands that each sequence has of its own, and those that all share.
 HAVE_GRADIENTS = ("u", "delta", "z", "B", "C")
@@ -25,7 +33,7 @@ class How(NamedTuple):
     """What is known before the arrays are."""
 
     softplus: bool
-    segments: int
+    segments: int | None  # by default as many as `choose_segments` says
     interpret: Any
     keep: bool = False  # the states that the backward pass needs
 
@@ -36,37 +44,40 @@ def scan(how: How, operands: Operands, initial_state: jax.Array) -> tuple[jax.Ar
     return chosen(how, operands, initial_state)
 
 
-def _run_forward(how: How, batched: Any, weights: Weights) -> tuple[Outputs, None]:
+def _segments(how: How, operands: Operands) -> Segments:
+    """How to cut `operands`: where a batch is spread over devices, what one of them has of it."""
+    if how.segments is None:
+        return choose_segments(*operands.u.shape)
+    return cut(operands.u.shape[1], how.segments)
+
+
+def _run_forward(how: How, batched: Any, weights: Weights) -> Outputs:
     by_sequence, initial_state = batched
     operands = Operands(**by_sequence, **weights)
     if how.interpret is None:
         operands = operands._replace(A=require_cuda(operands.A))
-    outputs = run_forward_split(
+    return run_forward_split(
         operands,
         initial_state,
-        how.segments,
+        _segments(how, operands),
         softplus=how.softplus,
         keep=how.keep,
         interpret=how.interpret,
     )
-    return outputs, None
 
 
-def _run_backward(how: How, batched: Any, weights: Weights) -> tuple[Any, Weights]:
+def _run_backward(how: How, batched: Any, weights: Weights) -> Cotangents:
     by_sequence, kept, y_bar, state_bar = batched
-    bars = run_backward_split(
-        Operands(**by_sequence, **weights),
+    operands = Operands(**by_sequence, **weights)
+    return run_backward_split(
+        operands,
         kept,
         y_bar,
         state_bar,
-        how.segments,
+        _segments(how, operands),
         softplus=how.softplus,
         interpret=how.interpret,
     )
-    by_sequence, of_weights = (
-        {name: getattr(bars, name) for name in names} for names in (HAVE_GRADIENTS, WEIGHTS)
-    )
-    return (by_sequence, bars.initial_state), of_weights
 
 
 def _differentiable(
@@ -83,18 +94,21 @@ def _differentiable(
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
     def run(how: How, operands: Operands, initial_state: jax.Array) -> tuple[jax.Array, jax.Array]:
-        outputs, _ = run_forward(how, *apart(operands, initial_state))
+        outputs = run_forward(how, *apart(operands, initial_state))
         return outputs.y, outputs.final_state
 
     def forward(how: How, operands: Operands, initial_state: jax.Array) -> tuple[Any, Any]:
-        outputs, _ = run_forward(how._replace(keep=True), *apart(operands, initial_state))
+        outputs = run_forward(how._replace(keep=True), *apart(operands, initial_state))
         return (outputs.y, outputs.final_state), (operands, outputs.kept)
 
     def backward(how: How, saved: Any, cotangents: Any) -> tuple[Operands, jax.Array]:
         operands, kept = saved
-        (bars, state_bar), weights_bar = run_backward(how, *apart(operands, kept, *cotangents))
+        bars = run_backward(how, *apart(operands, kept, *cotangents))
+        by_sequence = {name: getattr(bars, name) for name in HAVE_GRADIENTS}
+        # Over all sequences, wherever they are.
+        weights = {name: jnp.sum(getattr(bars, name), axis=0) for name in WEIGHTS}
         forget_bar = None if operands.forget is None else jnp.zeros_like(operands.forget)
-        return Operands(**bars, **weights_bar, forget=forget_bar), state_bar
+        return Operands(**by_sequence, **weights, forget=forget_bar), bars.initial_state
 
     run.defvjp(forward, backward, optimize_remat=optimize_remat)
     return run
@@ -102,8 +116,8 @@ def _differentiable(
 
 # Under jax.checkpoint the first run is then a forward pass that keeps no states.
 _compiled = _differentiable(
-    cut_along_batch(_run_forward, whole_arguments=len(WEIGHTS), whole_results=0),
-    cut_along_batch(_run_backward, whole_arguments=len(WEIGHTS), whole_results=len(WEIGHTS)),
+    fold_mapped_axis(cut_along_batch(_run_forward, whole_arguments=len(WEIGHTS))),
+    fold_mapped_axis(cut_along_batch(_run_backward, whole_arguments=len(WEIGHTS))),
     optimize_remat=True,
 )
 # An interpreter calls Python back, in order: that can be neither spread nor taken apart.

@@ -52,6 +52,11 @@ class Operands(NamedTuple):
 ABSENT_DELTA = -1e30
 
 
+def absent_delta(*, softplus: bool) -> float:
+    """The delta of an absent token, whose step is exactly 0."""
+    return ABSENT_DELTA if softplus else 0.0
+
+
 def channel_layout(channels_per_thread: int = 1) -> Any:
     """Of one value a channel: neighbouring threads hold neighbouring channels."""
     return plgpu.Layout.WG_STRIDED((THREADS * channels_per_thread,), vec_size=channels_per_thread)

@@ -1,9 +1,8 @@
 """The kernels on a batch that is spread over devices: each takes the sequences that it has.
 
 XLA cannot look into a kernel, so left alone it would gather the whole batch on every device. Here
-it is told that the kernels may be cut along the batch and along nothing else, and that what they
-return by channel alone (the gradients of A, D and delta_bias) is to be added up over the devices.
-On one device all of this vanishes when the function is lowered.
+it is told that the kernels may be cut along the batch and along nothing else. On one device all of
+this vanishes when the function is lowered.
 """
 
 import functools
@@ -21,14 +20,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 BATCH = "batch"
 
 
-def cut_along_batch(
-    function: Callable[..., Any], *, whole_arguments: int, whole_results: int
-) -> Callable[..., Any]:
-    """Let `function(how, batched, whole) -> (batched, whole)` run on a part of the batch.
+def cut_along_batch(function: Callable[..., Any], *, whole_arguments: int) -> Callable[..., Any]:
+    """Let `function(how, batched, whole) -> batched` run on a part of the batch.
 
     `batched` are trees of arrays whose first axis is the batch, `whole` trees of arrays without
-    it, as many as is said here: those that come are on every device, those returned are added up.
-    `how` is static.
+    it, as many as is said here, which are on every device. `how` is static.
     """
 
     @functools.partial(custom_partitioning, static_argnums=(0,))
@@ -39,17 +35,19 @@ def cut_along_batch(
         first = jax.tree.leaves(arguments[0])[0].sharding
         axes = first.spec[0] if first.spec else None
 
+        cut = NamedSharding(first.mesh, PartitionSpec(axes))
+        copied = NamedSharding(first.mesh, PartitionSpec())
+
         def run_part(batched: Any, whole: Any) -> Any:
-            batched, whole = function(how, batched, whole)
-            return batched, whole if axes is None else jax.lax.psum(whole, axes)
+            return function(how, batched, whole)
 
-        def place(both: Any) -> Any:
-            cut = NamedSharding(first.mesh, PartitionSpec(axes))
-            copied = NamedSharding(first.mesh, PartitionSpec())
-            batched, whole = both
-            return jax.tree.map(lambda _: cut, batched), jax.tree.map(lambda _: copied, whole)
-
-        return first.mesh, run_part, place(results), place(arguments)
+        batched, whole = arguments
+        return (
+            first.mesh,
+            run_part,
+            jax.tree.map(lambda _: cut, results),
+            (jax.tree.map(lambda _: cut, batched), jax.tree.map(lambda _: copied, whole)),
+        )
 
     def rule(how: Any, mesh: Any, arguments: list[Any], results: list[Any]) -> SdyShardingRule:
         uncut: list[str] = []
@@ -65,7 +63,7 @@ def cut_along_batch(
 
         return SdyShardingRule(
             name_axes(arguments, whole_arguments),
-            name_axes(results, whole_results),
+            name_axes(results, 0),
             need_replication_factors=tuple(uncut),
         )
 

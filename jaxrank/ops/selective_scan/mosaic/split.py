@@ -12,7 +12,7 @@ The backward pass does the same with the cotangent of the state, from the last s
 So the recurrence is run twice: worth it while the processors would have little to do.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,12 @@ from jax import lax
 from jaxrank.ops.selective_scan.mosaic.backward import Cotangents, run_backward
 from jaxrank.ops.selective_scan.mosaic.carry import Carried, carry_cotangent, carry_state
 from jaxrank.ops.selective_scan.mosaic.forward import Outputs, run_forward
-from jaxrank.ops.selective_scan.mosaic.operands import BLOCK, KEEP_EVERY, Operands
+from jaxrank.ops.selective_scan.mosaic.operands import (
+    BLOCK,
+    KEEP_EVERY,
+    Operands,
+    absent_delta,
+)
 
 # Three blocks for each of the 132 processors of an H200. Twice as many hide latency better still,
 # but not twice as well, which is what the second run costs: so half of it is left alone.
@@ -30,7 +35,7 @@ BLOCKS_WANTED = 400
 # A shorter segment would not be worth a block's start, which reads A and the state.
 SHORTEST_SEGMENT = 128
 
-Arrays = TypeVar("Arrays")
+BY_TOKEN = ("u", "delta", "z", "B", "C")
 
 
 class Segments(NamedTuple):
@@ -58,23 +63,25 @@ def cut(length: int, number: int) -> Segments:
 def run_forward_split(
     operands: Operands,
     initial_state: jax.Array,
-    segments: int,
+    segments: Segments,
     *,
     softplus: bool,
     keep: bool,
     interpret: Any = None,
 ) -> Outputs:
-    """`run_forward` in segments, the number of which divides L / KEEP_EVERY."""
-    if segments == 1:
+    """`run_forward` in segments."""
+    if segments.number == 1:
         return run_forward(
             operands, initial_state, softplus=softplus, keep=keep, interpret=interpret
         )
-    rows = _as_rows(operands, segments)
+    rows = _as_rows(operands, segments, softplus=softplus)
     carried = carry_state(rows, softplus=softplus, interpret=interpret)
-    starts = _chain(carried, operands.A, initial_state, segments, reverse=False)
+    starts = _chain(carried, operands.A, initial_state, segments.number, reverse=False)
     y, ends, kept = run_forward(rows, starts, softplus=softplus, keep=keep, interpret=interpret)
-    y, kept = _join((y, kept), segments)
-    return Outputs(y, _by_segment(ends, segments)[:, -1], kept)
+    length = operands.u.shape[1]
+    kept = None if kept is None else _join(kept, segments.number, length // KEEP_EVERY)
+    last = _by_segment(ends, segments.number)[:, -1]
+    return Outputs(_join(y, segments.number, length), last, kept)
 
 
 def run_backward_split(
@@ -82,28 +89,34 @@ def run_backward_split(
     kept: jax.Array,
     y_bar: jax.Array,
     state_bar: jax.Array,
-    segments: int,
+    segments: Segments,
     *,
     softplus: bool,
     interpret: Any = None,
 ) -> Cotangents:
-    """`run_backward` in segments, the number of which divides L / KEEP_EVERY."""
-    if segments == 1:
+    """`run_backward` in segments."""
+    if segments.number == 1:
         return run_backward(
             operands, kept, y_bar, state_bar, softplus=softplus, interpret=interpret
         )
-    rows, kept, y_bar = (
-        _as_rows(operands, segments),
-        _by_segment_rows(kept, segments),
-        _by_segment_rows(y_bar, segments),
-    )
+    rows = _as_rows(operands, segments, softplus=softplus)
+    # Padding writes nothing and nothing is read there, so any states will do for it.
+    kept = _segment_rows(kept, segments.number, segments.length // KEEP_EVERY)
+    y_bar = _segment_rows(y_bar, *segments)
     carried = carry_cotangent(rows, y_bar, softplus=softplus, interpret=interpret)
-    seeds = _chain(carried, operands.A, state_bar, segments, reverse=True)
+    seeds = _chain(carried, operands.A, state_bar, segments.number, reverse=True)
     bars = run_backward(rows, kept, y_bar, seeds, softplus=softplus, interpret=interpret)
-    by_token = _join((bars.u, bars.delta, bars.z, bars.B, bars.C), segments)
-    u, delta, z, B, C = by_token
-    first = _by_segment(bars.initial_state, segments)[:, 0]
-    return bars._replace(u=u, delta=delta, z=z, B=B, C=C, initial_state=first)
+    joined: dict[str, Any] = {
+        name: None if bar is None else _join(bar, segments.number, operands.u.shape[1])
+        for name, bar in bars._asdict().items()
+        if name in BY_TOKEN
+    }
+    added = {
+        name: jnp.sum(_by_segment(getattr(bars, name), segments.number), axis=1)
+        for name in ("A", "D", "delta_bias")
+    }
+    first = _by_segment(bars.initial_state, segments.number)[:, 0]
+    return Cotangents(**joined, **added, initial_state=first)
 
 
 def _chain(
@@ -120,21 +133,25 @@ def _chain(
     return jnp.swapaxes(entering, 0, 1).reshape(carried.end.shape)
 
 
-def _as_rows(operands: Operands, segments: int) -> Operands:
-    """Make each segment a row of the batch."""
+def _as_rows(operands: Operands, segments: Segments, *, softplus: bool) -> Operands:
+    """Make each segment a row of the batch; what pads the last one is as absent tokens are."""
+    absent = {"delta": absent_delta(softplus=softplus)}
     return operands._replace(
         **{
-            name: _by_segment_rows(getattr(operands, name), segments)
-            for name in ("u", "delta", "z", "B", "C", "forget")
+            name: _segment_rows(x, *segments, padding=absent.get(name, 0.0))
+            for name, x in operands._asdict().items()
+            if name in (*BY_TOKEN, "forget") and x is not None
         }
     )
 
 
-def _by_segment_rows(x: jax.Array | None, segments: int) -> Any:
-    """(B, L, ...) -> (B segments, L / segments, ...), which moves nothing."""
-    if x is None:
-        return None
-    return x.reshape(x.shape[0] * segments, x.shape[1] // segments, *x.shape[2:])
+def _segment_rows(x: jax.Array, number: int, length: int, *, padding: float = 0.0) -> jax.Array:
+    """(B, L, ...) -> (B number, length, ...), which moves nothing where nothing is padded."""
+    more = number * length - x.shape[1]
+    if more:
+        widths = [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2)
+        x = jnp.pad(x, widths, constant_values=padding)
+    return x.reshape(x.shape[0] * number, length, *x.shape[2:])
 
 
 def _by_segment(x: jax.Array, segments: int) -> jax.Array:
@@ -142,8 +159,7 @@ def _by_segment(x: jax.Array, segments: int) -> jax.Array:
     return x.reshape(-1, segments, *x.shape[1:])
 
 
-def _join(rows: Arrays, segments: int) -> Arrays:
-    """(B segments, L / segments, ...) -> (B, L, ...)."""
-    return jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // segments, x.shape[1] * segments, *x.shape[2:]), rows
-    )
+def _join(x: jax.Array, number: int, length: int) -> jax.Array:
+    """(B number, length of a segment, ...) -> (B, L, ...), without the padding."""
+    whole = x.reshape(x.shape[0] // number, x.shape[1] * number, *x.shape[2:])
+    return whole[:, :length]
