@@ -1,4 +1,11 @@
-"""python -m jaxrank.bench: time and memory of operations, layers, training steps and scoring."""
+"""python -m jaxrank.bench: time and memory of operations, layers, training steps and scoring.
+
+The table's columns: `ms` is the median of the measurements with the lowest and the highest; `floor`
+the least time that this device needs for the work and `of it` its share of the median (of training
+and scoring: the model FLOPs utilisation), both - where the device's speed is not known; `peak
+MiB` the memory at most, as d the device's allocator, c the compiler or t PyTorch's allocator says;
+`speed of ours` the rival's time over ours, so ours is faster above 1.
+"""
 
 import os
 import sys
@@ -17,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Beside PyTorch in one process: JAX may not take most of a GPU's memory beforehand.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from jaxrank.benchmarking.options import parse_options
-    from jaxrank.benchmarking.report import table
+    from jaxrank.benchmarking.report import LEGEND, table
     from jaxrank.benchmarking.session import has_failed, make_report, write_report
 
     options = parse_options(argv)
@@ -26,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         make_texts=_make_texts,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(table(report.rows))
+    print(f"{table(report.rows)}\n\n{LEGEND}")
     for path in write_report(report, options):
         print(f"wrote {path}")
     if has_failed(report):

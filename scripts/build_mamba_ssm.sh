@@ -7,10 +7,16 @@
 #
 # --sources DIR holds their .tar.gz where no package index can be reached; else pip downloads them.
 # Needs PyTorch with CUDA, nvcc of the same major version, ninja, and pip, setuptools and wheel.
-# PYTHON names the interpreter. Then: pip install --no-deps DIR/*.whl
+# PYTHON names the interpreter, by default .venv's if there is one, else python3. Then:
+# pip install --no-deps DIR/*.whl
 set -euo pipefail
 
-python=${PYTHON:-python3}
+here=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-}
+if [[ -z $python ]]; then
+  python=python3
+  if [[ -x $here/../.venv/bin/python ]]; then python=$here/../.venv/bin/python; fi
+fi
 output=build/mamba_ssm
 arch=90
 jobs=$(nproc 2>/dev/null || echo 4)
@@ -86,7 +92,6 @@ run() {
 
 # Both setup.py name their architectures themselves, which makes PyTorch ignore TORCH_CUDA_ARCH_LIST.
 # PyTorch calls what PYTORCH_NVCC names in nvcc's place, if it builds with ninja.
-here=$(cd "$(dirname "$0")" && pwd)
 export PYTORCH_NVCC=$here/nvcc_for_one_architecture.sh
 export REAL_NVCC=${nvcc:-nvcc} NVCC_ARCHITECTURE=$arch
 

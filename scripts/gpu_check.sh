@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks jaxrank on an NVIDIA GPU in about ten minutes: correctness first, on inputs drawn anew, then
-# speed and memory. Installs nothing; says what it misses. Results go to benchmarks/results/.
+# speed and memory. Installs nothing; says what it misses. Results go to benchmarks/results/, those
+# of --cpu to build/.
 #
 #   bash scripts/gpu_check.sh [--only NAME ...] [--skip-benchmarks] [--seed N] [--minutes N]
 #   bash scripts/gpu_check.sh --cpu        the same checks at toy sizes, without a GPU

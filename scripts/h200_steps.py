@@ -10,11 +10,12 @@ attention cannot be compiled without a GPU: `blocks` stands in for it, which kee
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, get_args
 
-from scripts.h200 import compile_for_h200
+from scripts.h200 import UnfitEnvironmentError, compile_for_h200, require_compiler
 
 # The line above chooses JAX's platform, so it comes first.
 # ruff: isort: split
@@ -55,10 +56,15 @@ def main() -> None:
     arguments = parser.parse_args()
     # `ssd` chooses its sizes by the machine that traces; this one has no GPU.
     jax.default_backend = lambda: "gpu"
-    if arguments.command == "layer":
-        print_layer(find_config(arguments.model), is_forward=arguments.forward)
-    else:
-        print_steps(arguments)
+    try:
+        require_compiler()
+        if arguments.command == "layer":
+            print_layer(find_config(arguments.model), is_forward=arguments.forward)
+        else:
+            print_steps(arguments)
+    except UnfitEnvironmentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def print_steps(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,13 @@ from jaxrank.benchmarking.sizes import SIZES, Choice
 from jaxrank.benchmarking.timing import Rounds
 from jaxrank.errors import InputError
 
+_PAIRS = 512
+_OF_SIZES = {
+    "sizes", "presets", "lengths", "tokens", "channels", "candidates", "lora", "directions",
+    "implementation",
+}  # fmt: skip
+"""Options that say what is measured of a subject."""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as every command's."""
@@ -26,12 +33,38 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         InputError: an unknown option or word, or options that do not go together.
     """
-    options = _make_parser().parse_args(argv)
-    if options.model and (options.subjects or not options.collection):
-        raise InputError("--model: needs --collection for texts, and stands without a subject")
+    parser = _make_parser()
+    options = parser.parse_args(argv)
+    given = {name for name in vars(options) if vars(options)[name] != parser.get_default(name)}
     if options.read and (options.subjects or options.model):
         raise InputError("--from: only reads what was measured; no subject and no --model with it")
+    if options.model:
+        _check_model(options, given)
+    else:
+        _refuse(given & {"collection", "pairs"}, "does nothing without --model")
+        if options.subjects and "train" not in options.subjects:
+            _refuse(given & {"lora"}, "does nothing without train among the subjects")
+    if not options.against:
+        _refuse(given & {"rivals"}, "does nothing without --against MODULE")
+    if options.pairs is None:
+        options.pairs = _PAIRS
     return options
+
+
+def _check_model(options: argparse.Namespace, given: set[str]) -> None:
+    if options.subjects:
+        raise InputError(
+            f"--model: got the subject {options.subjects[0]!r} beside it; a model folder is "
+            "measured alone, without one"
+        )
+    if not options.collection:
+        raise InputError("--model: needs --collection DIR, whose queries and documents it scores")
+    _refuse(given & _OF_SIZES, "does nothing with --model, which is measured as it is")
+
+
+def _refuse(names: set[str], reason: str) -> None:
+    if names:
+        raise InputError(f"--{min(names)}: {reason}")
 
 
 def choice_of(options: argparse.Namespace) -> Choice:
@@ -99,7 +132,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--rivals", nargs="+", default=[], metavar="NAME", help="only those")
     add("--model", type=Path, help="a model folder, which scores pairs of --collection instead")
     add("--collection", type=Path, help="where --model finds texts")
-    add("--pairs", type=int, default=512, help="how many --model scores")
+    add("--pairs", type=int, help=f"how many --model scores; default {_PAIRS}")
     add("--warmup", type=int, default=Rounds.warmup, help="calls before the first measurement")
     add("--repeats", type=int, default=Rounds.repeats, help="measurements of each side, in turn")
     add(

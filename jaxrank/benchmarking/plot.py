@@ -39,7 +39,8 @@ def plot_rows(rows: Sequence[Row], path: str | Path) -> None:
         raise InputError("--plot: nothing was measured, so there is nothing to draw")
     kinds = list(dict.fromkeys((row.subject, row.direction) for row in measured))
     panels: list[tuple[str, str, str]] = [(*kind, "speed") for kind in kinds]
-    panels += [(*kind, "memory") for kind in kinds if kind[0] == "train"]
+    weighed = {(row.subject, row.direction) for row in measured if row.peak_mib is not None}
+    panels += [(*kind, "memory") for kind in kinds if kind[0] == "train" and kind in weighed]
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     # Drawn without pyplot, which would choose a window system and keep global state.
@@ -49,7 +50,7 @@ def plot_rows(rows: Sequence[Row], path: str | Path) -> None:
         chosen = [row for row in measured if (row.subject, row.direction) == (subject, direction)]
         _draw(axes, chosen, what)
         axes.set_title(f"{subject} {direction}{', memory' if what == 'memory' else ''}")
-    for axes in list(grid)[len(panels) :]:
+    for axes in figure.axes[len(panels) :]:
         axes.set_axis_off()
     with atomic_open(path, "wb") as file:
         FigureCanvasAgg(figure).print_png(file)
@@ -66,6 +67,8 @@ def _draw(axes: "Axes", rows: Sequence[Row], what: str) -> None:
         color = f"C{index % _COLORS}"
         style = "o-" if index < _COLORS else "s--"
         values = [_value(row, what, is_rate=is_rate) for row in own]
+        if not any(value is not None for value in values):
+            continue  # no points, so no place in the legend
         # What has no value is a gap: nan is not drawn.
         points = [math.nan if value is None else value for value in values]
         lengths = [row.length for row in own]

@@ -167,6 +167,14 @@ def this_command() -> str:
 COLUMNS = ("what", "shape", "side", "ms", "floor", "of it", "pairs/s", "peak MiB", "compile s",
            "speed of ours", "note")  # fmt: skip
 
+LEGEND = (
+    "ms: median (lowest-highest); floor: the least ms this device needs; of it: floor over ms; "
+    "-: not known\n"
+    "peak MiB: as the device's allocator (d), the compiler (c) or PyTorch's allocator (t) says; "
+    "speed of ours: their ms over ours, above 1 ours is faster"
+)
+"""What the columns mean, to print below the table."""
+
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as a table of GitHub's Markdown, readable as it stands.

@@ -28,6 +28,7 @@ from jaxrank.training.throughput import find_peak_tflops
 MakeOurs = Callable[[Case, str], Prepared]
 Say = Callable[[str], None]
 OURS = "jaxrank"
+_ON_GPU = ("mosaic", "cudnn")
 
 
 def run_benchmarks(
@@ -52,7 +53,7 @@ def run_benchmarks(
         show: called with each row as soon as it is there.
 
     Raises:
-        InputError: an implementation that is none of a case's.
+        InputError: an implementation that is none of a case's, or that needs a GPU where is none.
     """
     if make_ours is None:
         _check_implementations(cases, implementations)
@@ -169,16 +170,27 @@ def _build(case: Case, implementation: str) -> Prepared:
 
 
 def _check_implementations(cases: Sequence[Case], implementations: Sequence[str]) -> None:
-    """Refuse a name that is none of an operation's; `Implementations` knows them."""
+    """Refuse a name that is none of an operation's, and one that this device cannot run.
+
+    `Implementations` knows the names.
+    """
     hints = get_type_hints(Implementations)
     for case in cases:
         known = get_args(hints[case.operation])
         for name in implementations:
             if name not in known:
+                preset = getattr(case.shape, "preset", "")
+                what = f"{case.subject} of {preset}" if preset else case.subject
                 raise InputError(
-                    f"--implementation: {name!r} is none of {case.operation}, which {case.subject} "
-                    f"runs on; known are {', '.join(known)}"
+                    f"--implementation: {name!r} is no implementation of {case.operation}, which "
+                    f"{what} uses; known are {', '.join(known)}"
                 )
+    backend = jax.default_backend()
+    for name in implementations:
+        if name in _ON_GPU and backend != "gpu":
+            raise InputError(
+                f"--implementation: {name!r} needs an NVIDIA GPU, and this is {backend}"
+            )
 
 
 def _check_same_size(case: Case, name: str, rival: Rival, ours: Prepared) -> None:

@@ -54,9 +54,11 @@ def draw_pairs(
     Raises:
         InputError: fewer than one pair, or none can be made.
     """
-    if count < 1 or not queries or not documents:
+    if count < 1:
+        raise InputError(f"--pairs: got {count}; at least 1 is needed")
+    if not queries or not documents:
         raise InputError(
-            f"--pairs: {count} of {len(queries)} queries and {len(documents)} documents; at least "
+            f"--collection: has {len(queries)} queries and {len(documents)} documents; at least "
             "one of each is needed"
         )
     random, ids = np.random.default_rng(seed), list(documents)

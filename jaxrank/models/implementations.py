@@ -7,9 +7,12 @@ A choice is an attribute of the modules that call the operation, set with NNX's 
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxrank.errors import InputError
+from jaxrank.shapes import PyTree
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,31 @@ def choose_implementations(module: nnx.Module, implementations: Implementations)
             )
         except ValueError:
             raise InputError(
-                f"implementations.{operation}: {name} came, but this model has no {operation}; "
-                "auto is needed"
+                f"training.implementations.{operation}: {name} came, but this model has no "
+                f"{operation}; auto is needed"
             ) from None
+
+
+def check_implementations(module: nnx.Module, *, length: int) -> None:
+    """Refuse what this machine cannot run on texts of `length` tokens, before anything is begun.
+
+    Some refusals come when a call is traced (sizes, dtypes), others when it is lowered for a device
+    that is of another kind; so both are done, and nothing is compiled.
+
+    Raises:
+        InputError: with the refusal of the operation.
+    """
+    graphdef, state = nnx.split(module)
+
+    def score(state: PyTree, input_ids: jax.Array, mask: jax.Array) -> jax.Array:
+        scored: jax.Array = nnx.merge(graphdef, state)(input_ids, mask=mask)
+        return scored
+
+    shapes = (
+        jax.ShapeDtypeStruct((2, length), jnp.int32),
+        jax.ShapeDtypeStruct((2, length), jnp.bool_),
+    )
+    try:
+        jax.jit(score).lower(state, *shapes)
+    except ValueError as error:
+        raise InputError(f"training.implementations: {error}") from None

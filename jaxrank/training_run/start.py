@@ -15,6 +15,7 @@ from ckpt_convert.load import default_text, load, with_text
 from ckpt_convert.tokenizer_folder import fit_token_types
 from jaxrank.errors import InputError
 from jaxrank.models.families import get_family
+from jaxrank.models.implementations import Implementations, check_implementations
 from jaxrank.models.lora import LoraConfig, add_lora, count_trained, trained
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, init_module
 from jaxrank.text.added_tokens import vocabulary_size
@@ -102,6 +103,8 @@ def load_start(recipe: Recipe) -> Start:
         module = build_module(config, loaded.parameters, release=True, **options)
         notes = tuple(f"{model.init_from}: {note}" for note in loaded.notes)
     notes += attention_notes(config, recipe.training.implementations.attention)
+    if recipe.training.implementations != Implementations():
+        check_implementations(module, length=text.max_length)
     if evaluation_text != text:
         first, later = describe_text(text), describe_text(evaluation_text)
         notes += (f"text: {first} in training, {later} at evaluation, as the model is saved",)

@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxrank.benchmarking.cases import Case, ModelShape
 from jaxrank.benchmarking.plot import plot_rows
 from jaxrank.benchmarking.report import (
+    LEGEND,
     OUT_OF_MEMORY,
     Report,
     load_report,
@@ -80,6 +81,15 @@ def _record_failure(part: Part, folder: Path, reason: str) -> None:
     Report((make_row(case, "jaxrank", failed=reason),), {}).save(folder / part.file)
 
 
+def _find_backend() -> str:
+    """JAX's platform, asked in another process: this one must leave the GPU to the parts."""
+    program = "import jax; print(jax.default_backend())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    return ((done.stdout or done.stderr).strip().splitlines() or ["no message"])[-1]
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -96,6 +106,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="DIR")
     parser.add_argument("--toy", "--cpu", action="store_true", help="toy sizes, on a CPU")
     options = parser.parse_args()
+    for name, values in (("lengths", options.lengths), ("minutes", [options.minutes])):
+        for value in values:
+            if value is not None and not value > 0:
+                parser.exit(2, f"error: --{name}: got {value}; more than 0 is needed\n")
     if options.toy:
         options.groups, options.lengths = ["toy"], [16, 32]
     default = "throughput_toy" if options.toy else "throughput"
@@ -110,6 +124,15 @@ def main() -> int:
     parts = plan_parts(options.groups, options.lengths)
     if options.packed is not None and options.packed.exists():
         unpack(options.packed, folder)
+    if not options.toy and not all((folder / part.file).exists() for part in parts):
+        backend = _find_backend()
+        if backend != "gpu":
+            print(
+                f"error: jax sees no GPU (backend {backend!r}); install jax[cuda13], or pass --toy "
+                "for a run without one",
+                file=sys.stderr,
+            )
+            return 2
     end = time.monotonic() + 60 * (options.minutes or float("inf"))
     for number, part in enumerate(parts, start=1):
         if (folder / part.file).exists():
@@ -128,7 +151,7 @@ def main() -> int:
     reports = sorted(map(load_report, done), key=lambda report: not report.machine)
     report = merge_reports(reports)
     report.save(folder / _REPORT)
-    print(table(report.rows))
+    print(f"{table(report.rows)}\n\n{LEGEND}")
     print(f"wrote {folder / _REPORT}")
     for group in options.groups:
         rows = [row for row in report.rows if row.name in GROUPS[group]]
@@ -146,4 +169,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -8,7 +8,8 @@ a GPU's float32 default is TF32; speed with the defaults. Inputs are drawn from 
 time; the seed is printed.
 
 Needs jax, flax, optax, numpy and jaxtyping alone; the check named resume orbax-checkpoint too. Exit
-status: 0 all is well, 1 a check failed, 2 there is no GPU, 3 nothing failed and some had no time.
+status: 0 all is well, 1 a check failed, 2 there is no GPU or an option is wrong, 3 nothing failed
+and some had no time, or nothing could be checked at all.
 """
 
 import argparse
@@ -30,6 +31,8 @@ from scripts.gpu_check.rows import Row, format_row
 from scripts.gpu_check.worker import END, MACHINE
 
 ROOT = Path(__file__).resolve().parents[2]
+ON_GPU, ON_CPU = "benchmarks/results/gpu_check.json", "build/gpu_check_cpu.json"
+"""Where results go unless told; toys are nothing to keep."""
 SLOWER_ON_CPU = 5.0
 """How much longer a check may be silent there."""
 
@@ -117,8 +120,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 2
-        default = "gpu_check_cpu.json" if options.cpu else "gpu_check.json"
-        path = options.json or ROOT / "benchmarks" / "results" / default
+        path = options.json or ROOT / (ON_CPU if options.cpu else ON_GPU)
         results = Results(path, machine, keep=options.only is not None, say=print)
         names = options.only or (CORRECTNESS if options.skip_benchmarks else list(CHECKS))
         again = f"--seed {options.seed}"
@@ -135,7 +137,7 @@ def main() -> int:
         print(f"no time was left for these; go on with: --only {' '.join(late)}")
         if any(row.ok is False and row.case == "all" for row in done.get("mosaic_scan", ())):
             print("and with --without-mosaic, whose own check did not end by itself")
-    return 1 if False in oks else 3 if late else 0
+    return 1 if False in oks else 3 if late or True not in oks else 0
 
 
 def _python_path() -> list[str]:
@@ -150,7 +152,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--without-mosaic", action="store_true", help="keep off these kernels, as after a hang"
     )
-    parser.add_argument("--only", nargs="+", choices=list(CHECKS), help="run these checks only")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help=f"run these checks only: {', '.join(CHECKS)}",
+    )
     parser.add_argument(
         "--skip-benchmarks", action="store_true", help="check correctness, measure nothing"
     )
@@ -162,8 +169,17 @@ def _parse() -> argparse.Namespace:
         type=float,
         help="end after so many; default 9, so that a command of ten ends by itself; --cpu: none",
     )
-    parser.add_argument("--json", type=Path, help="benchmarks/results/gpu_check.json by default")
-    return parser.parse_args()
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help=f"default {ON_GPU}; with --cpu {ON_CPU}"
+    )
+    options = parser.parse_args()
+    for name in options.only or ():
+        if name not in CHECKS:
+            known = ", ".join(CHECKS)
+            parser.exit(2, f"error: --only: {name!r} is no check; known are {known}\n")
+    if options.minutes is not None and not options.minutes > 0:
+        parser.exit(2, f"error: --minutes: got {options.minutes}; more than 0 is needed\n")
+    return options
 
 
 if __name__ == "__main__":

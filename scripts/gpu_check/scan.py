@@ -90,7 +90,10 @@ def mosaic_scan(sizes: Sizes) -> tuple[Callable[..., Any] | None, str]:
     interpret = None
     if jax.default_backend() != "gpu":
         if not hasattr(plgpu, "InterpretGPUParams"):
-            return None, f"jax {jax.__version__} has no interpreter for it; 0.11.2 has"
+            return None, (
+                f"jax {jax.__version__} has no interpreter for it, 0.11.2 has; after `bash "
+                "scripts/setup.sh kernels`: PYTHON=.venv-kernels/bin/python"
+            )
         interpret = plgpu.InterpretGPUParams(uninitialized_memory="nan")
     elif float(jax.devices()[0].compute_capability) < 9.0:
         return None, "it needs a GPU of the Hopper generation or newer"

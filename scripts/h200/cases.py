@@ -1,4 +1,4 @@
-"""What is compiled: the scan with its gradients, a Mamba layer with its gradients. Shapes only."""
+"""What is compiled: scan, SSD and a Mamba layer, with their gradients. Shapes only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from jaxrank.models.implementations import Implementations, choose_implementatio
 from jaxrank.models.mamba import PRESETS, MambaMixer
 from jaxrank.models.state_space import StateSpaceLayer
 from jaxrank.ops.selective_scan import selective_scan
+from jaxrank.ops.ssd import ssd
 
 Shape = jax.ShapeDtypeStruct
 
@@ -66,6 +67,35 @@ def scan_case(
         return outputs, pull_back(cotangents)
 
     return Case(scan_and_gradients, (operands, reset, (tokens, state)))
+
+
+def ssd_case(*, batch: int = 64, length: int = 512, with_gradients: bool) -> Case:
+    """`ssd` in a layer of mamba2-370m: y, and the gradient of each argument if that is asked for.
+
+    Its default sizes go by the machine that traces it: see `jax.default_backend`.
+    """
+    heads, channels, states = 32, 64, 128
+    per_group = Shape((batch, length, 1, states), jnp.bfloat16)
+    per_head = Shape((heads,), jnp.float32)
+    arguments = {
+        "x": Shape((batch, length, heads, channels), jnp.bfloat16),
+        "dt": Shape((batch, length, heads), jnp.float32),
+        "A": per_head,
+        "B": per_group,
+        "C": per_group,
+        "D": per_head,
+    }
+
+    def forward(arguments: Any) -> Any:
+        return ssd(**arguments)
+
+    def forward_and_gradients(arguments: Any, y_bar: Any) -> Any:
+        y, pull_back = jax.vjp(forward, arguments)
+        return y, pull_back(y_bar)
+
+    if with_gradients:
+        return Case(forward_and_gradients, (arguments, arguments["x"]))
+    return Case(forward, (arguments,))
 
 
 def layer_case(preset: str, *, batch: int = 64, length: int = 512) -> Case:

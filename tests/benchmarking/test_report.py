@@ -78,6 +78,24 @@ def test_the_picture_has_a_panel_for_each_subject_and_one_for_memory(tmp_path: P
         plot_rows(ROWS[3:], tmp_path / "b.png")
 
 
+def test_empty_frames_are_hidden_and_what_has_no_value_is_not_in_the_legend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    original = Figure.subplots
+    monkeypatch.setattr(
+        Figure, "subplots", lambda self, *a, **b: (figures.append(self), original(self, *a, **b))[1]
+    )
+    score = Case("score", ModelShape("bert-base", 32, 512), "forward", "bfloat16")
+    unweighed = make_row(TRAIN, "other", Timing(0.002, 0.002, 0.002, calls=1))
+    plot_rows([*ROWS, unweighed, make_row(score, "jaxrank", TIMING)], tmp_path / "a.png")
+    axes = figures[0].axes
+    assert [frame.axison for frame in axes] == [True] * 4 + [False] * 2
+    assert axes[3].get_legend_handles_labels()[1] == ["bert-base, jaxrank"]
+
+
 def test_without_matplotlib_the_mend_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

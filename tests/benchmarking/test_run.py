@@ -114,7 +114,9 @@ def test_a_rate_is_pairs_over_the_median() -> None:
 
 
 def test_an_unknown_implementation_is_refused_before_anything_runs() -> None:
-    with pytest.raises(InputError, match=r"'msaic' is none of selective_scan.*known are auto"):
+    with pytest.raises(
+        InputError, match=r"'msaic' is no implementation of selective_scan.*known are auto"
+    ):
         run_benchmarks([SCAN], implementations=["msaic"], rounds=ONCE)
 
 

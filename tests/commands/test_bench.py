@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxrank.bench import main
-from jaxrank.benchmarking.report import load_report
+from jaxrank.benchmarking.report import LEGEND, load_report
 from jaxrank.benchmarking.rivals import RivalMissingError
 from jaxrank.errors import InputError
 
@@ -47,7 +47,7 @@ def table_of(capsys: pytest.CaptureFixture[str], json: Path, png: Path) -> str:
     """What `--from` prints of a file; it measures nothing."""
     main(["--from", str(json), str(json), "--plot", str(png)])
     out = capsys.readouterr().out
-    assert len(out.splitlines()) == 2 + 2 * 2 + 1
+    assert len(out.splitlines()) == 2 + 2 * 2 + 1 + len(LEGEND.splitlines()) + 1
     return out
 
 
@@ -65,7 +65,20 @@ def test_scores_are_a_rate(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["scn"], "subject: 'scn' is unknown"),
-        (["scan", "--implementation", "msaic"], "'msaic' is none of selective_scan"),
+        (["scan", "--implementation", "msaic"], "'msaic' is no implementation of selective_scan"),
+        (["scan", "--implementation", "mosaic"], "'mosaic' needs an NVIDIA GPU"),
+        (["attention", "--implementation", "auto", "cudnn"], "'cudnn' needs an NVIDIA GPU"),
+        (
+            ["train", "--presets", "mamba-tiny", "bert-tiny", "--implementation", "mosaic"],
+            "'mosaic' is no implementation of attention, which train of bert-tiny uses",
+        ),
+        (["scan", "--lora", "4"], "--lora: does nothing without train"),
+        (["scan", "--rivals", "a"], "--rivals: does nothing without --against"),
+        (["scan", "--collection", "c"], "--collection: does nothing without --model"),
+        (["scan", "--pairs", "512"], "--pairs: does nothing without --model"),
+        (["--model", "m", "--collection", "c", "--lengths", "4"], "--lengths: does nothing with"),
+        (["--model", "m", "--collection", "c", "--tokens", "4"], "--tokens: does nothing with"),
+        (["scan", "--model", "m"], "--model: got the subject 'scan' beside it"),
         (["scan", "--against", "no.such"], "--against: no.such cannot be imported"),
         (["scan", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["scan", "--warmup", "0"], "--warmup: got 0"),

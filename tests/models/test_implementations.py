@@ -1,6 +1,7 @@
 """The choice of implementations reaches the operations inside a model, and no other does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,7 +11,12 @@ import pytest
 from jaxrank.errors import InputError
 from jaxrank.models import layers, mamba, mamba2
 from jaxrank.models.bert_config import BertConfig
-from jaxrank.models.implementations import Implementations, choose_implementations
+from jaxrank.models.families import FAMILIES
+from jaxrank.models.implementations import (
+    Implementations,
+    check_implementations,
+    choose_implementations,
+)
 from jaxrank.models.mamba import MambaConfig
 from jaxrank.models.mamba2 import Mamba2Config
 from jaxrank.models.module import (
@@ -115,3 +121,30 @@ def test_a_recipe_with_an_unknown_name_is_refused():
     arguments = ["--data.groups=g", "--training.output=o"]
     with pytest.raises(InputError, match=r"training\.implementations\.attention"):
         parse(Recipe, "jaxrank.train", [*arguments, "--training.implementations.attention=flash"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "chosen", "refusal"),
+    [
+        # 64 x 2 channels: refused when it is lowered for a CPU, not for its size.
+        ("mamba-tiny", {"selective_scan": "mosaic"}, "platform cpu came; an NVIDIA GPU"),
+        ("bert-tiny", {"attention": "cudnn"}, "it needs an NVIDIA GPU, and this is cpu"),
+    ],
+)
+def test_what_the_machine_cannot_run_is_refused_before_anything_is_begun(
+    preset: str, chosen: dict[str, str], refusal: str
+):
+    family = preset.split("-")[0]
+    backbone = replace(FAMILIES[family].presets[preset], vocab_size=100)
+    module = init_module(
+        RerankerConfig(family, backbone), seed=0, implementations=Implementations(**chosen)
+    )
+    with pytest.raises(InputError, match=rf"^training\.implementations: .*{refusal}"):
+        check_implementations(module, length=16)
+
+
+def test_what_the_machine_can_run_is_not_refused():
+    backbone = replace(FAMILIES["bert"].presets["bert-tiny"], vocab_size=100)
+    chosen = Implementations(attention="blocks")
+    module = init_module(RerankerConfig("bert", backbone), seed=0, implementations=chosen)
+    check_implementations(module, length=16)

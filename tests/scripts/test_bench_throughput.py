@@ -131,6 +131,40 @@ def test_a_study_whose_time_is_over_leaves_its_last_part_undone(
     assert not (tmp_path / "score-mamba-tiny-16.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--lengths", "0"], "error: --lengths: got 0; more than 0"),
+        (["--minutes", "0"], "error: --minutes: got 0.0; more than 0"),
+        (["--minutes", "-1"], "error: --minutes: got -1.0; more than 0"),
+    ],
+)
+def test_a_number_that_cannot_be_one_starts_nothing(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, *option])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(said)
+    assert not machine.started
+
+
+def test_full_sizes_without_a_gpu_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(sys, "argv", ["bench_throughput", "--output", str(tmp_path)])
+    assert main() == 2
+    assert "jax sees no GPU (backend 'cpu')" in (said := capsys.readouterr().err)
+    assert "--toy" in said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_script_runs_at_toy_sizes(tmp_path: Path) -> None:
     script = ["bash", str(ROOT / "scripts" / "bench_throughput.sh"), "--toy"]

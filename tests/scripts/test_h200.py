@@ -1,10 +1,13 @@
 """What scripts/h200 says without a compiler, and how it reads what the compiler writes."""
 
 import importlib.util
+import sys
 
 import jax
 import pytest
 
+from scripts import h200_steps
+from scripts.h200 import __main__ as h200
 from scripts.h200.compilation import UnfitEnvironmentError, require_compiler
 from scripts.h200.resources import KernelResources, read_kernel
 
@@ -41,6 +44,21 @@ def test_a_missing_plugin_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnfitEnvironmentError, match="wheels jax-cuda13-plugin"):
         require_compiler()
+
+
+@pytest.mark.parametrize(
+    ("main", "command"), [(h200.main, "scan"), (h200.main, "layer"), (h200_steps.main, "steps")]
+)
+def test_an_unfit_environment_is_one_line_before_any_table(main, command, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "__version__", "0.10.2")
+    monkeypatch.setattr(jax, "default_backend", jax.default_backend)  # the steps' main changes it
+    monkeypatch.setattr(sys, "argv", ["scripts", command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert said.err.startswith("error: compiling for the H200 needs jax >= 0.11.2")
+    assert len(said.err.splitlines()) == 1
 
 
 def test_a_kernel_is_read_from_its_files(tmp_path):
