@@ -88,7 +88,10 @@ def compiled_bytes(options: CostOptions) -> int:
 def test_memory_is_near_what_the_compiler_says(
     family: str, preset: str, length: int, allowed: float
 ):
-    recipe = options(family, preset, f"--text.max_length={length}")
+    # With layers computed again, what the CPU's own scan needs for one is a seventh of the whole.
+    # An accelerator, which is what is estimated, does not need it (figures: docs/kernels.md).
+    remat = "none" if family == "mamba" else "auto"
+    recipe = options(family, preset, f"--text.max_length={length}", f"--training.remat={remat}")
     estimated = measure_shapes(recipe, find_architecture(recipe)).total
     assert estimated == pytest.approx(compiled_bytes(recipe), rel=allowed)
 
