@@ -13,14 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=${PYTHON:-}
-if [[ -z $python ]]; then
-  python=python3
-  if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; fi
-fi
-if ! command -v "$python" >/dev/null; then
-  echo "error: $python: not found; name an interpreter with PYTHON=..." >&2
-  exit 2
-fi
+source scripts/find_python.sh
+need jax flax optax numpy jaxtyping
 
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m scripts.bench_throughput "$@"

@@ -12,11 +12,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-python=${PYTHON:-}
-if [[ -z $python ]]; then
-  python=python3
-  if [[ -x $here/../.venv/bin/python ]]; then python=$here/../.venv/bin/python; fi
-fi
+source "$here/find_python.sh"
 output=build/mamba_ssm
 arch=90
 jobs=$(nproc 2>/dev/null || echo 4)
@@ -54,7 +50,6 @@ nvcc=${CUDA_HOME:+$CUDA_HOME/bin/nvcc}
 nvcc=${nvcc:-$(command -v nvcc || true)}
 [[ -n $nvcc && -x $nvcc ]] || missing+=("nvcc (on the PATH, or under CUDA_HOME)")
 command -v ninja >/dev/null || missing+=("ninja")
-command -v "$python" >/dev/null || fail "$python: not found; name an interpreter with PYTHON=..."
 found=$("$python" - <<'PYTHON'
 import runpy
 from importlib.util import find_spec

@@ -10,30 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=${PYTHON:-}
-if [[ -z $python ]]; then
-  python=python3
-  if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; fi
-fi
-if ! command -v "$python" >/dev/null; then
-  echo "error: $python: not found; name an interpreter with PYTHON=..." >&2
-  exit 2
-fi
-
-missing=$("$python" - <<'PYTHON'
-import sys
-from importlib.util import find_spec
-
-needed = ("jax", "flax", "optax", "numpy", "jaxtyping")
-missing = [name for name in needed if find_spec(name) is None]
-if sys.version_info < (3, 11):
-    missing.append("python>=3.11")
-print(" ".join(missing))
-PYTHON
-)
-if [[ -n $missing ]]; then
-  echo "error: $python lacks: $missing; install them and run this again" >&2
-  exit 2
-fi
+source scripts/find_python.sh
+need jax flax optax numpy jaxtyping
 
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m scripts.gpu_check "$@"

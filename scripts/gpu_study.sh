@@ -11,41 +11,18 @@
 # DIR goes from one machine to the other; what is done already is kept. --cpu tries it with toys.
 # PYTHON names the interpreter; by default .venv's if there is one, else python3.
 set -euo pipefail
-project=$(cd "$(dirname "$0")/.." && pwd)
+source "$(dirname "$0")/find_python.sh"
 
 step=train
 if [[ ${1:-} == prepare || ${1:-} == collect ]]; then
   step=$1
   shift
 fi
-python=${PYTHON:-}
-if [[ -z $python ]]; then
-  python=python3
-  if [[ -x $project/.venv/bin/python ]]; then python=$project/.venv/bin/python; fi
-fi
-if ! command -v "$python" >/dev/null; then
-  echo "error: $python: not found; name an interpreter with PYTHON=..." >&2
-  exit 2
-fi
-
-needed="jax flax optax numpy jaxtyping"
+needed=(jax flax optax numpy jaxtyping)
 case $step in
-  prepare) needed="$needed tokenizers transformers safetensors bm25s Stemmer ir_measures" ;;
-  collect) needed="$needed ir_measures scipy" ;;
+  prepare) needed+=(tokenizers transformers safetensors bm25s Stemmer ir_measures) ;;
+  collect) needed+=(ir_measures scipy) ;;
 esac
-missing=$("$python" - $needed <<'PYTHON'
-import sys
-from importlib.util import find_spec
-
-missing = [name for name in sys.argv[1:] if find_spec(name) is None]
-if sys.version_info < (3, 11):
-    missing.append("python>=3.11")
-print(" ".join(missing))
-PYTHON
-)
-if [[ -n $missing ]]; then
-  echo "error: $python lacks: $missing; install them and run this again" >&2
-  exit 2
-fi
+need "${needed[@]}"
 
 PYTHONPATH=$project${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m "scripts.gpu_study.$step" "$@"
