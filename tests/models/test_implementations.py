@@ -117,6 +117,18 @@ def test_the_recipe_chooses(names, bert_tokenizer_folder: Path):
     assert set(names) == {"blocks"}
 
 
+def test_a_recipe_that_the_machine_cannot_run_is_refused_as_it_is_loaded(
+    bert_tokenizer_folder: Path,
+):
+    arguments = [
+        "--model.family=bert", "--model.preset=bert-tiny", "--data.groups=g",
+        f"--model.tokenizer={bert_tokenizer_folder}", "--training.output=o",
+        "--training.implementations.attention=cudnn", "--model.overrides={attention_dropout: 0.0}",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"^training\.implementations: .* this is cpu"):
+        load_start(parse(Recipe, "jaxrank.train", arguments))
+
+
 def test_a_recipe_with_an_unknown_name_is_refused():
     arguments = ["--data.groups=g", "--training.output=o"]
     with pytest.raises(InputError, match=r"training\.implementations\.attention"):
