@@ -12,12 +12,15 @@ from typing import Any, Literal, Protocol, get_args, get_origin, runtime_checkab
 
 from jaxrank.errors import InputError
 from jaxrank.models.packing import Packing
+from jaxrank.models.states import State, StateArray
 from jaxrank.shapes import Array, Bool, Float, Int, Key
 
 Pooling = Literal["first", "last"]
 Wording = Literal["encoder", "decoder", "encoder-decoder"]
-Encoded = Float[Array, "B L D"] | tuple[Float[Array, "B L D"], tuple[Array, ...]]
+Vectors = Float[Array, "B L D"] | tuple[Float[Array, "B L D"], tuple[Array, ...]]
 """Hidden vectors, or those and all hidden states."""
+Encoded = Vectors | tuple[Vectors, State]
+"""Those, or those and the state after each text."""
 
 
 class BackboneConfig:
@@ -73,6 +76,11 @@ class Backbone(Protocol):
         hidden states, in the order and by the convention of transformers' `output_hidden_states`;
         an encoder-decoder's encoder comes first. An encoder-decoder yields its decoder's vectors,
         and takes `decoder_input` beside the rest.
+
+        Where the family has `state_arrays`, two more arguments let a text be read in pieces, each
+        right-padded, with no packing: `initial_state`, a State, in which case row b goes on where
+        text b of that state ends; and `return_final_state`, in which case the result is a pair of
+        the above and the State after each row's last real token. Gradients flow through states.
         """
         ...
 
@@ -108,6 +116,10 @@ class Family:
     lora_targets: tuple[str, ...]
     """Names of the layers that get a low-rank adapter unless others are asked for: those of
     RankMamba's code, where it has a list, or all linear layers inside the stack."""
+
+    state_arrays: Callable[[Any], tuple[StateArray, ...]] | None = None
+    """From a configuration to what a text's state is made of, for backbones whose `encode` goes on
+    from one; None where what a text yields depends on what comes after it."""
 
     encode_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a head -> what `encode` is told under it, e.g. how far an encoder-decoder decodes."""

@@ -15,16 +15,17 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Family
-from jaxrank.models.causal import CausalDecoder, classification_head
+from jaxrank.models.causal import CausalAttention, CausalDecoder, classification_head
 from jaxrank.models.layers import (
     Embedding,
     FeedForward,
     LayerNorm,
-    MultiHeadAttention,
     split_key,
 )
 from jaxrank.models.packing import Visible
+from jaxrank.models.prefix_cache import KeysAndValues, key_value_arrays
 from jaxrank.models.stack import Remat
+from jaxrank.models.states import StateArray
 from jaxrank.ops.dropout import dropout
 from jaxrank.ops.rotary import Rotary, make_rotary, rotary_frequencies
 from jaxrank.shapes import Array, Float, Int, Key
@@ -105,7 +106,7 @@ class GptNeoXLayer(nnx.Module):
     def __init__(self, config: GptNeoXConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         initial = jax.nn.initializers.normal(config.initializer_range)
         self.attention_norm = _norm(config, dtype=dtype)
-        self.attention = MultiHeadAttention(
+        self.attention = CausalAttention(
             config.hidden_size,
             num_heads=config.num_heads,
             fused="heads",
@@ -132,21 +133,24 @@ class GptNeoXLayer(nnx.Module):
         *,
         visible: Visible,
         rotary: Rotary,
+        prefix: KeysAndValues | None = None,
+        return_state: bool = False,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B L D"]:
-        """Apply the layer; a `key` turns dropout on."""
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], KeysAndValues]:
+        """Apply the layer; see CausalDecoder. A `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
-        mixed = self.attention(
+        mixed, own = self.attention(
             self.attention_norm(hidden),
             visible=visible,
+            prefix=prefix,
             rotary=rotary,
-            is_causal=True,
             key=probability_key,
         )
         mixed_sum = hidden + dropout(mixed, self.dropout_rate, mixed_key)
         read = hidden if self.has_parallel_residual else mixed_sum
         transformed = self.feed_forward(self.feed_forward_norm(read))
-        return mixed_sum + dropout(transformed, self.dropout_rate, transformed_key)
+        hidden = mixed_sum + dropout(transformed, self.dropout_rate, transformed_key)
+        return (hidden, own) if return_state else hidden
 
 
 class GptNeoX(CausalDecoder):
@@ -176,6 +180,12 @@ class GptNeoX(CausalDecoder):
             unroll=unroll,
         )
         self.final_norm = _norm(config, dtype=dtype)
+
+    @staticmethod
+    def state_arrays(config: GptNeoXConfig) -> tuple[StateArray, ...]:
+        """Keys and values of every head."""
+        head_size = config.hidden_size // config.num_heads
+        return key_value_arrays(config.num_layers, config.num_heads, head_size)
 
     def embed(
         self,
@@ -225,4 +235,5 @@ FAMILY = Family(
     classification_head=classification_head,
     presets=PRESETS,
     lora_targets=("embedding", "qkv", "output", "up", "down"),
+    state_arrays=GptNeoX.state_arrays,
 )

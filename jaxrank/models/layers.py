@@ -151,27 +151,46 @@ class MultiHeadAttention(nnx.Module):
         `visible` says which vectors a vector sees; it, `bias`, `is_causal` and `window` are as in
         `jaxrank.ops.attention`. `rotary` turns queries and keys; `key` turns dropout on.
         """
-        query, keys, values = self._project(hidden, hidden if source is None else source)
+        query, keys, values = self.project(hidden, hidden if source is None else source)
         if rotary is not None:
             query, keys = apply_rotary(query, rotary), apply_rotary(keys, rotary)
-        mixed_BLHK = attention(
+        return self.mix(
             query,
             keys,
             values,
+            key,
             **visible._asdict(),
             bias=bias,
             is_causal=is_causal,
             window=window,
+        )
+
+    def mix(
+        self,
+        query: Float[Array, "B L H K"],
+        keys: Float[Array, "B S kv K"],
+        values: Float[Array, "B S kv K"],
+        key: Key[Array, ""] | None,
+        **options: Any,
+    ) -> Float[Array, "B L D"]:
+        """Attend, and project back; the options are those of `jaxrank.ops.attention`."""
+        mixed_BLHK = attention(
+            query,
+            keys,
+            values,
+            **options,
             scale=self.scale,
             dropout_rate=self.dropout_rate,
             dropout_key=key,
             implementation=self.attention_implementation,
         )
-        return self.output(mixed_BLHK.reshape(*hidden.shape[:2], -1))
+        return self.output(mixed_BLHK.reshape(*query.shape[:2], -1))
 
-    def _project(
+    def project(
         self, hidden: Float[Array, "B L D"], source: Float[Array, "B S D"]
     ) -> tuple[Float[Array, "B L H K"], Float[Array, "B S kv K"], Float[Array, "B S kv K"]]:
+        """Queries of `hidden`, and keys and values of `source`."""
+
         def heads(x: Array) -> Array:
             return x.reshape(*x.shape[:2], -1, self.head_size)
 

@@ -17,10 +17,12 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Family
-from jaxrank.models.causal import CausalDecoder, classification_head
-from jaxrank.models.layers import Embedding, GatedFeedForward, MultiHeadAttention, RMSNorm
+from jaxrank.models.causal import CausalAttention, CausalDecoder, classification_head
+from jaxrank.models.layers import Embedding, GatedFeedForward, RMSNorm
 from jaxrank.models.packing import Visible
+from jaxrank.models.prefix_cache import KeysAndValues, key_value_arrays
 from jaxrank.models.stack import Remat
+from jaxrank.models.states import StateArray
 from jaxrank.ops.rotary import Rotary, llama3_frequencies, make_rotary, rotary_frequencies
 from jaxrank.shapes import Array, Float, Float32, Int, Key
 
@@ -144,7 +146,7 @@ class LlamaLayer(nnx.Module):
     def __init__(self, config: LlamaConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         initial = jax.nn.initializers.normal(config.initializer_range)
         self.attention_norm = _norm(config, dtype=dtype)
-        self.attention = MultiHeadAttention(
+        self.attention = CausalAttention(
             config.hidden_size,
             num_heads=config.num_heads,
             num_key_heads=config.num_key_heads,
@@ -171,14 +173,17 @@ class LlamaLayer(nnx.Module):
         *,
         visible: Visible,
         rotary: Rotary,
+        prefix: KeysAndValues | None = None,
+        return_state: bool = False,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B L D"]:
-        """Apply the layer; a `key` turns dropout on."""
-        mixed = self.attention(
-            self.attention_norm(hidden), visible=visible, rotary=rotary, is_causal=True, key=key
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], KeysAndValues]:
+        """Apply the layer; see CausalDecoder. A `key` turns dropout on."""
+        mixed, own = self.attention(
+            self.attention_norm(hidden), visible=visible, prefix=prefix, rotary=rotary, key=key
         )
         hidden = hidden + mixed
-        return hidden + self.feed_forward(self.feed_forward_norm(hidden))
+        hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
+        return (hidden, own) if return_state else hidden
 
 
 class Llama(CausalDecoder):
@@ -208,6 +213,12 @@ class Llama(CausalDecoder):
             unroll=unroll,
         )
         self.final_norm = _norm(config, dtype=dtype)
+
+    @staticmethod
+    def state_arrays(config: LlamaConfig) -> tuple[StateArray, ...]:
+        """Keys and values of the heads that groups of query heads share."""
+        key_heads = config.num_key_heads or config.num_heads
+        return key_value_arrays(config.num_layers, key_heads, config.head_width)
 
     def embed(
         self,
@@ -266,4 +277,5 @@ FAMILY = Family(
     classification_head=classification_head,
     presets=PRESETS,
     lora_targets=("query", "key", "value", "output", "gate", "up", "down"),
+    state_arrays=Llama.state_arrays,
 )

@@ -16,15 +16,18 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxrank.models.backbone import Family
+from jaxrank.models.layer_state import LayerState, initial_arrays, state_arrays
 from jaxrank.models.state_space import (
+    Mixed,
     StateSpaceBackbone,
-    StateSpaceConfig,
     StateSpaceMixer,
     projection,
     projection_back,
     time_step_bias,
     uniform,
 )
+from jaxrank.models.state_space_config import StateSpaceConfig
+from jaxrank.models.states import StateArray
 from jaxrank.ops.selective_scan import selective_scan
 from jaxrank.shapes import Array, Bool, Float
 
@@ -78,13 +81,22 @@ class MambaMixer(StateSpaceMixer):
         self.selective_scan_implementation = "auto"  # see choose_implementations
 
     def __call__(
-        self, hidden: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None = None
-    ) -> Float[Array, "B L D"]:
-        """Mix each token with those before it, back to the last where `reset` is True."""
+        self,
+        hidden: Float[Array, "B L D"],
+        *,
+        reset: Bool[Array, "B L"] | None = None,
+        initial_state: LayerState | None = None,
+        final_mask: Bool[Array, "B L"] | None = None,
+    ) -> Mixed:
+        """Mix each token with those before it, back to the last where `reset` is True.
+
+        Other arguments as those of StateSpaceLayer.
+        """
         x, z = self.in_proj.in_parts(hidden, self.in_sections)
-        u = self.convolve(x, reset=reset)
+        before, recurrence = initial_arrays(initial_state, x.dtype)
+        u = self.convolve(x, reset=reset, before=before)
         low_rank, B, C = jnp.split(self.x_proj(u), self.sections, axis=-1)
-        y: Any = selective_scan(
+        scanned: Any = selective_scan(
             u,
             self.dt_proj(low_rank),
             -jnp.exp(self.A_log[...]),
@@ -94,16 +106,26 @@ class MambaMixer(StateSpaceMixer):
             z=z,
             delta_bias=self.dt_proj.bias[...],
             softplus=True,
+            initial_state=recurrence,
             reset=reset,
+            mask=final_mask,
+            return_final_state=True,
             implementation=self.selective_scan_implementation,
         )
-        return self.out_proj(y)
+        y, recurrence = scanned
+        return self.out_proj(y), self.final_state(x, before, recurrence, final_mask)
 
 
 class Mamba(StateSpaceBackbone):
     """The backbone; matches transformers' MambaModel."""
 
     make_mixer = MambaMixer
+
+
+def mamba_state(config: MambaConfig) -> tuple[StateArray, ...]:
+    """What the state of a text is made of."""
+    inner = config.inner_size
+    return state_arrays(config, convolved=inner, recurrence=(inner, config.state_size))
 
 
 SMALLEST = MambaConfig()
@@ -124,4 +146,5 @@ FAMILY = Family(
     classification_head=None,
     presets=PRESETS,
     lora_targets=("in_proj", "x_proj", "out_proj"),
+    state_arrays=mamba_state,
 )

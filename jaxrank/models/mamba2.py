@@ -19,14 +19,17 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import Family
+from jaxrank.models.layer_state import LayerState, initial_arrays, state_arrays
 from jaxrank.models.stack import keep_beside_projections
 from jaxrank.models.state_space import (
+    Mixed,
     StateSpaceBackbone,
-    StateSpaceConfig,
     StateSpaceMixer,
     projection_back,
     time_step_bias,
 )
+from jaxrank.models.state_space_config import StateSpaceConfig
+from jaxrank.models.states import StateArray
 from jaxrank.ops.norm import gated_rms_norm
 from jaxrank.ops.ssd import ssd
 from jaxrank.shapes import Array, Bool, Float
@@ -74,6 +77,11 @@ class Mamba2Config(StateSpaceConfig):
         """Heads of a mixer."""
         return self.inner_size // self.head_size
 
+    @property
+    def convolved_size(self) -> int:
+        """Channels that the convolution sees: the recurrence's inputs, its B and its C."""
+        return self.inner_size + 2 * self.num_groups * self.state_size
+
 
 class GatedRMSNorm(nnx.Module):
     """Gate with SiLU, then scale each group of channels to a root mean square of one.
@@ -105,7 +113,7 @@ class Mamba2Mixer(StateSpaceMixer):
     def __init__(self, config: Mamba2Config, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         inner, heads = config.inner_size, config.num_heads
         shared = config.num_groups * config.state_size
-        convolved = inner + 2 * shared
+        convolved = config.convolved_size
         super().__init__(
             config, up=inner + convolved + heads, convolved=convolved, dtype=dtype, rngs=rngs
         )
@@ -124,33 +132,53 @@ class Mamba2Mixer(StateSpaceMixer):
         self.ssd_implementation = "auto"  # see choose_implementations
 
     def __call__(
-        self, hidden: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None = None
-    ) -> Float[Array, "B L D"]:
-        """Mix each token with those before it, back to the last where `reset` is True."""
+        self,
+        hidden: Float[Array, "B L D"],
+        *,
+        reset: Bool[Array, "B L"] | None = None,
+        initial_state: LayerState | None = None,
+        final_mask: Bool[Array, "B L"] | None = None,
+    ) -> Mixed:
+        """Mix each token with those before it, back to the last where `reset` is True.
+
+        Other arguments as those of StateSpaceLayer.
+        """
         batch_length = hidden.shape[:2]
         z, xBC, dt = self.in_proj.in_parts(hidden, self.sections)
-        convolved = self.convolve(xBC, reset=reset)
+        before, recurrence = initial_arrays(initial_state, xBC.dtype)
+        convolved = self.convolve(xBC, reset=reset, before=before)
         x, B, C = jnp.split(convolved, self.convolved_sections, axis=-1)
         # Steps are float32 from here on: softplus and the decays would lose them in bfloat16.
         dt = jax.nn.softplus(dt.astype(jnp.float32) + self.dt_bias[...][None, None, :])
-        y: Any = ssd(
+        scanned: Any = ssd(
             x.reshape(*batch_length, -1, self.head_size),
             jnp.clip(dt, *self.time_step_limit),
             -jnp.exp(self.A_log[...]),
             B.reshape(*batch_length, self.num_groups, -1),
             C.reshape(*batch_length, self.num_groups, -1),
             D=self.D[...],
+            initial_state=recurrence,
             reset=reset,
+            mask=final_mask,
+            return_final_state=True,
             implementation=self.ssd_implementation,
         )
+        y, recurrence = scanned
         y = keep_beside_projections(y.reshape(x.shape))
-        return self.out_proj(self.norm(y, z))
+        mixed = self.out_proj(self.norm(y, z))
+        return mixed, self.final_state(xBC, before, recurrence, final_mask)
 
 
 class Mamba2(StateSpaceBackbone):
     """The backbone; matches transformers' Mamba2Model."""
 
     make_mixer = Mamba2Mixer
+
+
+def mamba2_state(config: Mamba2Config) -> tuple[StateArray, ...]:
+    """What the state of a text is made of."""
+    heads = config.num_heads, config.head_size, config.state_size
+    return state_arrays(config, convolved=config.convolved_size, recurrence=heads)
 
 
 SMALLEST = Mamba2Config()
@@ -171,4 +199,5 @@ FAMILY = Family(
     classification_head=None,
     presets=PRESETS,
     lora_targets=("in_proj", "out_proj"),
+    state_arrays=mamba2_state,
 )

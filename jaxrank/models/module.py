@@ -16,12 +16,13 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.encoder_decoder import decoder_packing
-from jaxrank.models.families import get_family
+from jaxrank.models.families import get_family, state_arrays
 from jaxrank.models.heads import LinearHead, pool_texts
 from jaxrank.models.implementations import Implementations, choose_implementations
 from jaxrank.models.layers import split_key
 from jaxrank.models.packing import Packing
 from jaxrank.models.stack import Remat
+from jaxrank.models.states import State, check_state
 from jaxrank.shapes import Array, Bool, Float32, Int, Key
 
 HeadName = Literal["linear", "classification"]
@@ -140,6 +141,39 @@ class RerankerModule(nnx.Module):
         alone = pooled_BTD.reshape(batch * texts, 1, width)
         scores = self.head(alone, mask=jnp.ones(alone.shape[:2], bool), key=head_key)
         return scores.reshape(batch, texts)
+
+    def read_prefix(self, input_ids: Int[Array, "B L"], *, mask: Bool[Array, "B L"]) -> State:
+        """Read the beginnings of texts, right-padded: the state after each row's last real token.
+
+        Raises:
+            InputError: what this family makes of a beginning depends on what comes after it.
+        """
+        state_arrays(self.config.family, self.config.backbone)
+        _, state = self.encode(input_ids, mask=mask, return_final_state=True)
+        return state
+
+    def score_continuation(
+        self,
+        state: State,
+        input_ids: Int[Array, "B L"],
+        *,
+        mask: Bool[Array, "B L"],
+        key: Key[Array, ""] | None = None,
+    ) -> Float32[Array, " B"]:
+        """Score texts whose beginnings `state` holds, from their right-padded remaining tokens.
+
+        The scores are those of the whole texts, up to rounding; gradients flow through the state.
+        A row needs a real token: one without scores some finite number. A `key` turns dropout on.
+
+        Raises:
+            InputError: the family has no such states.
+            ValueError: `state` is of another model or of other rows.
+        """
+        arrays = state_arrays(self.config.family, self.config.backbone)
+        check_state(state, arrays, rows=input_ids.shape[0])
+        backbone_key, head_key = split_key(key, 2)
+        hidden = self.encode(input_ids, mask=mask, initial_state=state, key=backbone_key)
+        return self.head(hidden, mask=mask, key=head_key)
 
     def encode(self, input_ids: Int[Array, "B L"], **arguments: Any) -> Any:
         """What the head is given; see Backbone.encode for the arguments and the result."""

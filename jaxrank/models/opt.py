@@ -15,18 +15,19 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import BackboneConfig, Family
-from jaxrank.models.causal import CausalDecoder, classification_head
+from jaxrank.models.causal import CausalAttention, CausalDecoder, classification_head
 from jaxrank.models.layers import (
     Embedding,
     FeedForward,
     LayerNorm,
     Linear,
-    MultiHeadAttention,
     PositionEmbedding,
     split_key,
 )
 from jaxrank.models.packing import Visible
+from jaxrank.models.prefix_cache import KeysAndValues, key_value_arrays
 from jaxrank.models.stack import Remat
+from jaxrank.models.states import StateArray
 from jaxrank.ops.dropout import dropout
 from jaxrank.shapes import Array, Float, Int, Key
 
@@ -101,7 +102,7 @@ class OptLayer(nnx.Module):
     def __init__(self, config: OptConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         initial = jax.nn.initializers.normal(config.initializer_range)
         self.attention_norm = _norm(config, dtype=dtype)
-        self.attention = MultiHeadAttention(
+        self.attention = CausalAttention(
             config.hidden_size,
             num_heads=config.num_heads,
             use_bias=config.use_bias,
@@ -128,18 +129,22 @@ class OptLayer(nnx.Module):
         hidden: Float[Array, "B L D"],
         *,
         visible: Visible,
+        prefix: KeysAndValues | None = None,
+        return_state: bool = False,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B L D"]:
-        """Apply the layer; a `key` turns dropout on."""
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], KeysAndValues]:
+        """Apply the layer; see CausalDecoder. A `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
         read = self.attention_norm(hidden) if self.normalises_first else hidden
-        mixed = self.attention(read, visible=visible, is_causal=True, key=probability_key)
+        mixed, own = self.attention(read, visible=visible, prefix=prefix, key=probability_key)
         hidden = hidden + dropout(mixed, self.dropout_rate, mixed_key)
         if not self.normalises_first:
             hidden = self.attention_norm(hidden)
         read = self.feed_forward_norm(hidden) if self.normalises_first else hidden
         hidden = hidden + dropout(self.feed_forward(read), self.dropout_rate, transformed_key)
-        return hidden if self.normalises_first else self.feed_forward_norm(hidden)
+        if not self.normalises_first:
+            hidden = self.feed_forward_norm(hidden)
+        return (hidden, own) if return_state else hidden
 
 
 class Opt(CausalDecoder):
@@ -188,6 +193,12 @@ class Opt(CausalDecoder):
         )
         self.final_norm = _norm(config, dtype=dtype) if config.normalises_first else None
         self.project_out = projection(config.hidden_size, config.output_size)
+
+    @staticmethod
+    def state_arrays(config: OptConfig) -> tuple[StateArray, ...]:
+        """Keys and values of every head."""
+        head_size = config.hidden_size // config.num_heads
+        return key_value_arrays(config.num_layers, config.num_heads, head_size)
 
     def embed(
         self,
@@ -242,4 +253,5 @@ FAMILY = Family(
     classification_head=classification_head,
     presets=PRESETS,
     lora_targets=("token", "query", "key", "value", "output", "up", "down"),
+    state_arrays=Opt.state_arrays,
 )

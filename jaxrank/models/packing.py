@@ -30,6 +30,7 @@ class Visible(NamedTuple):
     key_lengths: Int[Array, " B"] | None = None
     segment_ids: Int[Array, "B L"] | None = None
     key_segment_ids: Int[Array, "B S"] | None = None
+    mask: Bool[Array, "B S"] | None = None
 
 
 EVERYTHING = Visible()

@@ -30,7 +30,8 @@ class LayerStack(nnx.Module):
     """`num_layers` layers made by `make_layer`, applied in order to a residual stream.
 
     A layer is called as `layer(hidden, key=..., **shared, **per_layer)` and returns the new hidden
-    array, of the same shape and dtype.
+    array, of the same shape and dtype; under `return_per_layer` that and a pytree of arrays that
+    are its own.
 
     Args:
         make_layer: builds one layer from its own random streams.
@@ -71,8 +72,9 @@ class LayerStack(nnx.Module):
         key: Key[Array, ""] | None = None,
         per_layer: Mapping[str, Any] | None = None,
         return_hidden_states: bool = False,
+        return_per_layer: bool = False,
         **shared: Any,
-    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], Float[Array, "layers B L D"]]:
+    ) -> Any:
         """Apply all layers.
 
         Args:
@@ -81,7 +83,13 @@ class LayerStack(nnx.Module):
             per_layer: keyword arguments whose arrays have a leading layer axis; a layer gets its
                 own slice.
             return_hidden_states: also return every layer's output, stacked.
+            return_per_layer: also return the layers' own arrays, stacked.
             shared: keyword arguments that every layer gets alike.
+
+        Returns:
+            The residual stream after the last layer (B, L, D); with `return_hidden_states` a pair
+            of that and (layers, B, L, D); with `return_per_layer` a pair of all that and the
+            layers' own arrays, which have a leading layer axis.
         """
         graphdef, state = nnx.split(self.stacked)
 
@@ -89,8 +97,9 @@ class LayerStack(nnx.Module):
             layer_state, index, own = step
             layer: Any = nnx.merge(graphdef, layer_state)
             layer_key = None if key is None else jax.random.fold_in(key, index)
-            hidden = layer(hidden, key=layer_key, **shared, **own)
-            return hidden, hidden if return_hidden_states else None
+            applied = layer(hidden, key=layer_key, **shared, **own)
+            hidden, handed_out = applied if return_per_layer else (applied, None)
+            return hidden, (hidden if return_hidden_states else None, handed_out)
 
         if self.remat != "none":
             policies = jax.checkpoint_policies
@@ -106,8 +115,10 @@ class LayerStack(nnx.Module):
                 else policies.nothing_saveable,
             )
         steps = (state, jnp.arange(self.num_layers), dict(per_layer or {}))
-        hidden, outputs = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
-        return (hidden, outputs) if return_hidden_states else hidden
+        hidden, stacked = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
+        outputs, handed_out = stacked
+        vectors = (hidden, outputs) if return_hidden_states else hidden
+        return (vectors, handed_out) if return_per_layer else vectors
 
 
 def keep_beside_projections(x: Array) -> Array:

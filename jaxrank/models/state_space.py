@@ -1,4 +1,4 @@
-"""What Mamba and Mamba-2 share: their sizes, the stack around their mixers, and how weights start.
+"""What Mamba and Mamba-2 share: the stack around their mixers, and how weights start.
 
 Both are a token table, layers that normalise, mix and add to a residual stream, and a final norm.
 A mixer projects a token up, sees its neighbours through a short causal convolution, runs its
@@ -8,7 +8,6 @@ own `__init__`, and `models.mixer_seq_simple._init_weights`), since transformers
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,78 +15,20 @@ from flax import nnx
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxrank.errors import InputError
-from jaxrank.models.backbone import BackboneConfig, Encoded
+from jaxrank.models.backbone import Encoded
+from jaxrank.models.layer_state import LayerState, last_inputs
 from jaxrank.models.layers import Embedding, RMSNorm
 from jaxrank.models.linear import Linear
 from jaxrank.models.packing import Packing, text_starts
 from jaxrank.models.stack import LayerStack, Remat
+from jaxrank.models.state_space_config import StateSpaceConfig
+from jaxrank.models.states import State
 from jaxrank.ops.conv import causal_conv1d
 from jaxrank.shapes import Array, Bool, Float, Float32, Int, Key
 
-
-@dataclass(frozen=True)
-class StateSpaceConfig(BackboneConfig):
-    """Sizes and constants of either; the defaults are the 130m size's."""
-
-    vocab_size: int = 50280
-    """Rows of the token table; GPT-NeoX's 50,277 tokens, padded to a multiple of 8."""
-
-    hidden_size: int = 768
-    """Width of the residual stream; the default is the 130m size."""
-
-    num_layers: int = 24
-    """Mixer layers; the default is the 130m size."""
-
-    state_size: int = 16
-    """States of each inner channel (N); as published."""
-
-    conv_width: int = 4
-    """Tokens that the causal convolution sees, the current one included; as published."""
-
-    expand: int = 2
-    """Inner channels for each channel of the residual stream; as published."""
-
-    use_bias: bool = False
-    """Whether the input and output projections have biases; the published models have none."""
-
-    use_conv_bias: bool = True
-    """Whether the convolution has a bias; the published models have one."""
-
-    residual_in_float32: bool = True
-    """Whether the residual stream stays float32 under bfloat16 compute; as published."""
-
-    norm_epsilon: float = 1e-5
-    """Added to the mean square in every normalisation; as published."""
-
-    initializer_range: float = 0.02
-    """Standard deviation of the token table at the start; mamba_ssm's (transformers has 0.1)."""
-
-    rescale_prenorm_residual: bool = True
-    """Whether output projections start smaller by 1 / sqrt(num_layers), so that the residual
-    stream does not grow with depth; mamba_ssm's default (transformers has False)."""
-
-    time_step_min: float = 0.001
-    """Smallest time step at the start; steps are log-uniform up to time_step_max. As published."""
-
-    time_step_max: float = 0.1
-    """Largest time step at the start; as published."""
-
-    time_step_floor: float = 1e-4
-    """Time steps at the start are raised to at least this; as published."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.time_step_min <= self.time_step_max:
-            raise InputError(
-                f"{type(self).__name__}: time_step_min is {self.time_step_min} and time_step_max "
-                f"{self.time_step_max}; needed is 0 < time_step_min <= time_step_max"
-            )
-
-    @property
-    def inner_size(self) -> int:
-        """Channels inside the mixer."""
-        return self.expand * self.hidden_size
+Mixed = tuple[Float[Array, "B L D"], LayerState | None]
+"""What a mixer yields: the tokens, and the state after each text where it was asked for."""
+MakeMixer = Callable[..., Callable[..., Mixed]]
 
 
 class StateSpaceMixer(nnx.Module):
@@ -107,6 +48,7 @@ class StateSpaceMixer(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
+        self.tail = config.conv_width - 1
         # torch.nn.Linear and Conv1d start uniform within 1 / sqrt(inputs of one output).
         conv_initial = uniform(config.conv_width**-0.5)
         self.in_proj = projection(
@@ -122,17 +64,46 @@ class StateSpaceMixer(nnx.Module):
         )
 
     def convolve(
-        self, x: Float[Array, "B L D"], *, reset: Bool[Array, "B L"] | None
+        self,
+        x: Float[Array, "B L D"],
+        *,
+        reset: Bool[Array, "B L"] | None,
+        before: Float[Array, "B tail D"] | None,
     ) -> Float[Array, "B L D"]:
         """Convolve each channel over the tokens up to the current one, and apply SiLU.
 
-        At a token where `reset` is True those before it count as zeros.
+        At a token where `reset` is True those before it count as zeros. `before` are the inputs
+        before the first one; None: zeros.
         """
         bias = None if self.conv_bias is None else self.conv_bias[...]
         convolved: Any = causal_conv1d(
-            x, self.conv_weight[...], bias, activation="silu", reset=reset
+            x,
+            self.conv_weight[...],
+            bias,
+            activation="silu",
+            initial_state=before,
+            reset=reset,
         )
         return convolved
+
+    def final_state(
+        self,
+        x: Float[Array, "B L D"],
+        before: Float[Array, "B tail D"] | None,
+        recurrence: Float32[Array, "B ..."],
+        mask: Bool[Array, "B L"] | None,
+    ) -> LayerState | None:
+        """The state after the last token that `mask` calls real; None without a mask.
+
+        Args:
+            x, before: the convolution's inputs, as `convolve` was given them.
+            recurrence: its state after that token.
+            mask: True for real tokens, which stand first.
+        """
+        if mask is None:
+            return None
+        tail = last_inputs(x, before=before, mask=mask, tail=self.tail)
+        return {"convolution": tail, "recurrence": recurrence}
 
 
 class StateSpaceLayer(nnx.Module):
@@ -141,7 +112,7 @@ class StateSpaceLayer(nnx.Module):
     def __init__(
         self,
         config: StateSpaceConfig,
-        make_mixer: Callable[..., Callable[..., Array]],
+        make_mixer: MakeMixer,
         *,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -154,13 +125,25 @@ class StateSpaceLayer(nnx.Module):
         hidden: Float[Array, "B L D"],
         *,
         reset: Bool[Array, "B L"] | None = None,
+        initial_state: LayerState | None = None,
+        final_mask: Bool[Array, "B L"] | None = None,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B L D"]:
+    ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], LayerState]:
         """Apply the layer; nothing is dropped inside it, so `key` is not used.
 
-        `reset` is True at tokens that see nothing before them.
+        Args:
+            hidden: the residual stream.
+            reset: True at tokens that see nothing before them.
+            initial_state: of the texts that `hidden` goes on with; None: it begins them.
+            final_mask: True for real tokens, which stand first. With it the layer also returns the
+                state after each text's last one.
+            key: see above.
         """
-        return hidden + self.mixer(self.norm(hidden), reset=reset).astype(hidden.dtype)
+        mixed, final_state = self.mixer(
+            self.norm(hidden), reset=reset, initial_state=initial_state, final_mask=final_mask
+        )
+        hidden = hidden + mixed.astype(hidden.dtype)
+        return hidden if final_state is None else (hidden, final_state)
 
 
 class StateSpaceBackbone(nnx.Module):
@@ -170,7 +153,7 @@ class StateSpaceBackbone(nnx.Module):
     the mixers see is rounded to it.
     """
 
-    make_mixer: Callable[..., Callable[..., Array]]
+    make_mixer: MakeMixer
 
     def __init__(
         self,
@@ -207,26 +190,42 @@ class StateSpaceBackbone(nnx.Module):
         packing: Packing | None = None,
         key: Key[Array, ""] | None = None,
         return_hidden_states: bool = False,
+        initial_state: State | None = None,
+        return_final_state: bool = False,
     ) -> Encoded:
         """Encode texts; see Backbone. Token types are not used.
 
-        Nor is the mask: padding stands on the right, where a causal model does not look.
+        Nor is the mask but for the final state: padding stands on the right, where a causal model
+        does not look.
 
         The hidden states are each layer's residual stream, then the normalised last one; the
         embeddings are not among them.
+
+        Raises:
+            ValueError: rows are packed where a state comes in or is asked for.
         """
-        del mask, token_type_ids
-        stream: Any = self.layers(
+        del token_type_ids
+        if packing is not None and (initial_state is not None or return_final_state):
+            raise ValueError("packing: came with a state; a state needs a row for each text")
+        applied = self.layers(
             self.embedding(input_ids),
             key=key,
+            per_layer={"initial_state": None if initial_state is None else initial_state.arrays},
             reset=text_starts(packing),
+            final_mask=mask if return_final_state else None,
             return_hidden_states=return_hidden_states,
+            return_per_layer=return_final_state,
         )
-        if not return_hidden_states:
-            return self.final_norm(stream)
-        last, outputs = stream
+        stream, arrays = applied if return_final_state else (applied, None)
+        last, outputs = stream if return_hidden_states else (stream, ())
         hidden = self.final_norm(last)
-        return hidden, (*outputs, hidden)
+        vectors = (hidden, (*outputs, hidden)) if return_hidden_states else hidden
+        if arrays is None:
+            return vectors
+        lengths = jnp.sum(mask, axis=1, dtype=jnp.int32)
+        if initial_state is not None:
+            lengths = lengths + initial_state.lengths
+        return vectors, State(arrays, lengths)
 
 
 def default_remat() -> Remat:

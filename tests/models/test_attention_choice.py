@@ -92,6 +92,20 @@ def test_packed_texts_are_cudnn_s(family, carried):
     assert carried == expected(family, "cudnn", decoded=4)
 
 
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "opt"])
+def test_texts_that_go_on_from_a_state_are_cudnn_s_too(family, carried):
+    ids = jnp.ones((2, LENGTH), jnp.int32)
+
+    def go_on() -> jax.Array:
+        config = RerankerConfig(family, tiny(family))
+        backbone = init_module(config, seed=0, dtype=jnp.bfloat16).backbone
+        _, state = backbone.encode(ids, mask=ids > 0, return_final_state=True)
+        return backbone.encode(ids[:, :6], mask=ids[:, :6] > 0, initial_state=state)
+
+    jax.eval_shape(go_on)
+    assert carried == {(LENGTH, LENGTH, "cudnn"), (6, LENGTH + 6, "cudnn")}
+
+
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_dropout_of_probabilities_is_plain_attention_s(family, carried):
     trace(family, key=jax.random.key(0))

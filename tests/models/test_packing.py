@@ -66,7 +66,7 @@ def test_without_a_packing_all_rows_share_positions_and_the_mask_says_what_is_se
     assert token_positions(ids, None).tolist() == [0, 1, 2, 3, 4, 5]
     lengths, *others = visible_tokens(mask, None)
     assert lengths.tolist() == [6, 2, 0]
-    assert others == [None, None]
+    assert others == [None, None, None]
     assert visible_tokens(None, None) == EVERYTHING
     assert visible_tokens(mask, PACKING) == EVERYTHING._replace(segment_ids=PACKING.segment_ids)
 

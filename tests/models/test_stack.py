@@ -27,6 +27,11 @@ class KeepsSine(Affine):
         return keep_beside_projections(jnp.sin(hidden @ self.weight[...])) ** 2
 
 
+class HandsOutItsInput(Affine):
+    def __call__(self, hidden, *, key=None, own=None):
+        return jnp.tanh(hidden @ self.weight[...]), {"read": hidden, "given": own}
+
+
 def make(layer=Affine, **options) -> LayerStack:
     return LayerStack(layer, 5, rngs=nnx.Rngs(params=0), **options)
 
@@ -57,6 +62,21 @@ def test_stack_applies_its_layers_in_order(options):
     np.testing.assert_array_equal(final, outputs[-1])
     if not options:
         np.testing.assert_allclose(stack(HIDDEN, **call), final, rtol=1e-6)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_what_layers_hand_out_is_stacked_beside_the_stream_and_its_hidden_states(remat: str):
+    stack, plain = make(HandsOutItsInput, remat=remat), make()
+    final, outputs = plain(HIDDEN, return_hidden_states=True)
+    call = {"per_layer": {"own": {"shift": SHIFTS}}, "return_per_layer": True}
+    stream, handed_out = stack(HIDDEN, **call)
+    np.testing.assert_allclose(stream, final, rtol=1e-6)
+    np.testing.assert_allclose(handed_out["read"][1:], outputs[:-1], rtol=1e-6)
+    np.testing.assert_array_equal(handed_out["read"][0], HIDDEN)
+    np.testing.assert_array_equal(handed_out["given"]["shift"], SHIFTS)
+    (stream, hidden_states), again = stack(HIDDEN, return_hidden_states=True, **call)
+    np.testing.assert_array_equal(hidden_states[-1], stream)
+    np.testing.assert_array_equal(again["read"], handed_out["read"])
 
 
 def test_layers_start_different_and_a_seed_gives_the_same_start():

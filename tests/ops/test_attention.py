@@ -132,6 +132,31 @@ def test_a_scan_may_give_each_layer_its_own_window(attend):
     assert np.abs(outputs[0] - outputs[1]).max() > 0.1
 
 
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"window": 2}], ids=str)
+def test_queries_that_stand_further_on_attend_as_if_all_had_come(attend, options: dict):
+    arrays, offset = jax.tree.map(jnp.asarray, make_arrays(key_heads=1)), 3
+    mask = arrays.pop("mask").at[:, KEYS - 1].set(True)  # one for the last query to see
+    weights = jnp.asarray(
+        np.random.default_rng(1).standard_normal((BATCH, QUERIES - offset, HEADS, WIDTH))
+    )
+
+    def last(arrays: dict) -> tuple[jax.Array, jax.Array]:
+        own = {"query": arrays["query"][:, offset:], "bias": arrays["bias"][:, :, offset:]}
+        output = attend(**arrays | own, mask=mask, query_offset=offset, **options)
+        return jnp.sum(output * weights), output
+
+    def whole(arrays: dict) -> tuple[jax.Array, jax.Array]:
+        output = attend(**arrays, mask=mask, **options)[:, offset:]
+        return jnp.sum(output * weights), output
+
+    got_gradients, got = jax.jit(jax.grad(last, has_aux=True))(arrays)
+    want_gradients, want = jax.jit(jax.grad(whole, has_aux=True))(arrays)
+    np.testing.assert_allclose(got, want, rtol=FLOAT32, atol=FLOAT32)
+    for name, want in want_gradients.items():
+        # Sums of up to 3 rows x 7 queries x 8 channels of float32.
+        np.testing.assert_allclose(got_gradients[name], want, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
 # In each row two texts of three tokens, and padding; as keys of other queries, two of two.
 SEGMENTS = np.tile(np.array([1, 1, 1, 2, 2, 2, 0], np.int32), (BATCH, 1))
 KEY_SEGMENTS = np.tile(np.array([1, 1, 2, 2, 0, 0, 0], np.int32), (BATCH, 1))
@@ -279,6 +304,7 @@ def test_a_rate_without_a_key_drops_nothing(attend):
             "^key: 3 heads came; a divisor of the query's 2 is needed",
         ),
         ({"window": -1}, "^window: -1 came"),
+        ({"query_offset": -1}, "^query_offset: -1 came"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict, message: str):

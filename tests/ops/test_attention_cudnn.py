@@ -52,6 +52,8 @@ WITHOUT_OBSTACLE = {
     "causal window, lengths": {"is_causal": True, "window": 2, "key_lengths": LENGTHS},
     "causal window of 0": {"is_causal": True, "window": 0},
     "window": {"window": 2, "key_lengths": LENGTHS},
+    "causal, further on": {"is_causal": True, "query_offset": 4, "keys": 12},
+    "causal window, further on": {"is_causal": True, "window": 2, "query_offset": 4, "keys": 12},
     "window of a layer": {"window": jnp.asarray(2), "key_lengths": LENGTHS},
     "float16": {"dtype": jnp.float16, "bias": BIAS},
     "wide heads": {"width": 256},
@@ -134,6 +136,7 @@ def test_padding_on_the_right_lays_out_nothing_and_segments_a_mask():
         "segments": (Visibility(None, None, SEGMENTS, SEGMENTS), None, BATCH * cell),
         "bias": (Visibility(key_lengths=LENGTHS), BIAS, HEADS * cell),
         "both": (Visibility(None, None, SEGMENTS, SEGMENTS), BIAS, BATCH * HEADS * cell),
+        "further on": (Visibility(is_causal=True, query_offset=4), None, cell),
     }
     for name, (visibility, bias, expected) in masks.items():
         assert added_bytes(query, key, visibility, bias) == expected, name
@@ -159,6 +162,8 @@ def test_the_call_means_what_plain_attention_means(hopper, monkeypatch: pytest.M
         {"segment_ids": segment_ids, "is_causal": True, "bias": bias},
         {"key_lengths": LENGTHS, "is_causal": True, "window": 2},
         {"key_lengths": LENGTHS, "window": jnp.asarray(4)},
+        {"is_causal": True, "query_offset": 3},
+        {"is_causal": True, "query_offset": 3, "window": 2},
         {"mask": jnp.arange(LENGTH)[None] % jnp.array([[2], [3]]) == 0},
     ]
 

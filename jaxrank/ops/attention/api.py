@@ -34,6 +34,7 @@ def attention(
     bias: Float[Array, "_ H L S"] | None = None,
     is_causal: bool = False,
     window: int | Int[Array, ""] | None = None,
+    query_offset: int = 0,
     scale: float | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
@@ -65,6 +66,8 @@ def attention(
         is_causal: position t attends to keys up to t.
         window: position t attends to keys from t - window to t + window. An array may be another
             one for each layer of a scan.
+        query_offset: position of the first query among the keys, where keys of tokens that were
+            read before stand in front of its own; `is_causal` and `window` count from there.
         scale: 1 / sqrt(K) if None.
         dropout_rate, dropout_key: no key, no dropout.
         implementation: "xla", "blocks", "cudnn" (NVIDIA GPU; float16 or bfloat16), or "auto":
@@ -78,10 +81,14 @@ def attention(
     check_arguments(query, key, value, mask, key_lengths, segment_ids, key_segment_ids, bias)
     if isinstance(window, int) and window < 0:
         raise ValueError(f"window: {window} came; at least 0 is needed")
+    if query_offset < 0:
+        raise ValueError(f"query_offset: {query_offset} came; at least 0 is needed")
     check_implementation("attention", implementation, ["xla", "blocks", "cudnn"])
     if dropout_key is None:
         dropout_rate = 0.0
-    visibility = Visibility(mask, key_lengths, segment_ids, key_segment_ids, is_causal, window)
+    visibility = Visibility(
+        mask, key_lengths, segment_ids, key_segment_ids, is_causal, window, query_offset
+    )
     if implementation in ("auto", "cudnn"):
         obstacle = cudnn_obstacle(query, key, dropout_rate)
         if implementation == "cudnn" and obstacle:

@@ -11,6 +11,7 @@ What keeps cuDNN from a call, and how a call is put to it:
   are any other masks and segments: each score is computed, and the mask lies in memory as numbers
   of two bytes, (B, 1, L, S) at most, H times that with a bias. (cuDNN has a layout for packed
   texts; jax's public function does not reach it.)
+- Causality counts from the first key. Queries that stand further on get it as a mask.
 - A bias has a gradient. It is rounded to the dtype of the queries, as cuDNN demands: in float32 it
   was read wrongly (jax, issue 32242).
 - On several devices the lengths and segments must be spread as the queries are, which those that
@@ -83,7 +84,7 @@ def attention_cudnn(
         bias=None if bias is None else bias.astype(query.dtype),
         mask=_mask(query, key, visibility, bias),
         scale=scale,
-        is_causal=visibility.is_causal,
+        is_causal=_is_own_causality(visibility),
         # At least one, so that a sequence without any key gets finite values.
         key_value_seq_lengths=jnp.clip(lengths, 1, key.shape[1]).astype(jnp.int32),
         local_window_size=None if window is None else (window, 0),
@@ -95,7 +96,9 @@ def _mask(
     query: jax.Array, key: jax.Array, visibility: Visibility, bias: jax.Array | None
 ) -> jax.Array | None:
     """The rules that cuDNN does not know, (1 or B, 1, L, S)."""
-    others = visibility._replace(key_lengths=None, is_causal=False)
+    others = visibility._replace(key_lengths=None)
+    if _is_own_causality(visibility):
+        others = others._replace(is_causal=False)
     if _own_window(query, key, visibility, bias) is not None:
         others = others._replace(window=None)
     length, num_keys = query.shape[1], key.shape[1]
@@ -107,13 +110,18 @@ def _mask(
     return jnp.broadcast_to(mask, (len(mask), 1, length, num_keys))
 
 
+def _is_own_causality(visibility: Visibility) -> bool:
+    """Whether the call is causal as cuDNN understands it: the first query at the first key."""
+    return visibility.is_causal and visibility.query_offset == 0
+
+
 def _own_window(
     query: jax.Array, key: jax.Array, visibility: Visibility, bias: jax.Array | None
 ) -> int | None:
     """The window if it is one of cuDNN's: known at compilation, looking back, nothing added."""
     window = visibility.window
     others = (visibility.mask, visibility.segment_ids, bias)
-    is_alone = visibility.is_causal and all(other is None for other in others)
+    is_alone = _is_own_causality(visibility) and all(other is None for other in others)
     if isinstance(window, int) and is_alone and query.shape[1] == key.shape[1]:
         return window
     return None

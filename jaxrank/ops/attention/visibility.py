@@ -15,6 +15,7 @@ class Visibility(NamedTuple):
     key_segment_ids: jax.Array | None = None
     is_causal: bool = False
     window: int | jax.Array | None = None
+    query_offset: int = 0
 
 
 def visible_keys(
@@ -23,7 +24,7 @@ def visible_keys(
     """One boolean array for each rule; a query sees the keys that all of them call True.
 
     Args:
-        positions: places of the queries, (L,); `segment_ids` has theirs alone.
+        positions: which of the call's queries they are, (L,); `segment_ids` has theirs alone.
 
     Returns:
         Arrays that broadcast to (B, 1, L, S), left apart so that XLA computes each on the fly.
@@ -38,7 +39,7 @@ def visible_keys(
         own = visibility.segment_ids[:, :, None] == visibility.key_segment_ids[:, None, :]
         rules.append(own[:, None])
     # How far a key lies behind the query: negative ones lie ahead.
-    behind_LS = positions[:, None] - keys[None, :]
+    behind_LS = (visibility.query_offset + positions)[:, None] - keys[None, :]
     if visibility.is_causal:
         rules.append((behind_LS >= 0)[None, None])
     if visibility.window is not None:
