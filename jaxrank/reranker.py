@@ -1,6 +1,7 @@
 """Reranker: a model folder in, relevance scores out. The public face of the project."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,14 @@ from jaxrank.compilation_cache import keep_compilations
 from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
 from jaxrank.progress import track
+from jaxrank.ranking.document_states.encoding import DocumentEncoder
+from jaxrank.ranking.document_states.filling import encode_texts
+from jaxrank.ranking.document_states.formats import StateDType
+from jaxrank.ranking.document_states.identity import StateIdentity
+from jaxrank.ranking.document_states.of_model import StatesOfModel, refuse_what_needs_texts
+from jaxrank.ranking.document_states.on_device import DeviceStates
+from jaxrank.ranking.document_states.scoring import BATCH_SIZE, StateScorer
+from jaxrank.ranking.document_states.states import DocumentStates
 from jaxrank.ranking.long_documents import DocumentScorer, Text, as_text
 from jaxrank.ranking.policies import LongDocuments
 from jaxrank.ranking.scoring import Scorer
@@ -169,27 +178,37 @@ class Reranker:
     def rank(
         self,
         query: str,
-        documents: Sequence[Text],
+        documents: Sequence[Text] | DocumentStates | DeviceStates,
         top_k: int | None = None,
         return_documents: bool = False,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         long_documents: LongDocuments | None = None,
     ) -> list[dict[str, Any]]:
         """Documents by falling relevance to one query; ties keep their order.
 
         Args:
-            long_documents: as for `predict`.
+            documents: texts, or states of `encode_documents`, of which only the query is computed;
+                `states.select(ids)` are a query's candidates.
+            batch_size: as for `predict`, None: 32 texts, or 100 states.
+            long_documents: as for `predict`; texts only.
 
         Returns:
-            `[{"corpus_id": position in documents, "score": float, "text": only if asked}, ...]`.
+            `[{"corpus_id": position in documents, "score": float, "text": only if asked}, ...]`,
+            of states with their "document_id".
+
+        Raises:
+            InputError: states that were made for another model, template or budget.
+            ValueError: one text in place of several, or options that need texts with states.
         """
         if isinstance(documents, str):
             raise ValueError("documents: got one text; a list of texts is needed")
+        if isinstance(documents, DocumentStates | DeviceStates):
+            refuse_what_needs_texts(return_documents, long_documents)
+            return self._states.rank(query, documents, top_k, batch_size)
         pairs = [(query, document) for document in documents]
-        scores = self.predict(pairs, batch_size, long_documents=long_documents)
-        order = np.argsort(-scores, kind="stable")[:top_k]
-        rows = order.tolist()
+        scores = self.predict(pairs, batch_size or 32, long_documents=long_documents)
+        rows = np.argsort(-scores, kind="stable")[:top_k].tolist()
         ranked: list[dict[str, Any]] = [
             {"corpus_id": row, "score": float(scores[row])} for row in rows
         ]
@@ -198,11 +217,54 @@ class Reranker:
                 entry["text"] = documents[row]
         return ranked
 
+    def encode_documents(
+        self,
+        texts: Sequence[str] | Mapping[str, str],
+        *,
+        dtype: StateDType = "float32",
+        batch_size: int = 32,
+        output: str | Path | None = None,
+        show_progress_bar: bool = False,
+    ) -> DocumentStates:
+        """Read each document once and keep what `rank` and `state_scorer` go on from.
+
+        Args:
+            texts: documents, called "0", "1", ..., or a mapping of ids to them.
+            dtype: what states are kept in.
+            output: a folder for them, new, or one of this model's states, where documents that are
+                there already are not read again. None: they stay in memory.
+
+        Raises:
+            InputError: this kind of model or its template has no document states, with the reason;
+                states of another model in `output`; a state that is not finite.
+        """
+        encoder = self.document_encoder(dtype, batch_size)
+        return encode_texts(texts, encoder, output=output, progress=show_progress_bar)
+
+    def document_encoder(
+        self, dtype: StateDType = "float32", batch_size: int = 32
+    ) -> DocumentEncoder:
+        """What turns documents into records of their states; see `encode_documents`."""
+        return self._states.encoder(dtype, batch_size)
+
+    def state_scorer(self, batch_size: int = BATCH_SIZE) -> StateScorer:
+        """What scores any documents of any states; the same object for the same `batch_size`."""
+        return self._states.scorer(batch_size)
+
+    def state_identity(self) -> StateIdentity:
+        """What this model's document states are made for: weights, template, tokens, budget."""
+        return self._states.identity
+
+    @cached_property
+    def _states(self) -> StatesOfModel:
+        return StatesOfModel(self.module, self._pairs)
+
     @property
     def truncation(self) -> TruncationCounts:
         """What has been cut or was empty, over all pairs that this object tokenised.
 
-        A window of a long document makes a pair of its own.
+        A window of a long document makes a pair of its own; documents that are encoded and queries
+        that are scored from states make none, but what is cut of them counts.
         """
         return self._pairs.counts
 

@@ -139,9 +139,14 @@ class PairTokenizer:
         is_empty = np.array([text.is_empty for text in documents], np.bool_)
         return encoded, count_cuts(query_lengths, document_lengths, kept, is_empty=is_empty)
 
+    @property
+    def definition(self) -> str:
+        """What turns a text into ids: the tokenizer as its library writes it, in JSON."""
+        return self._tokenizer.to_str()
+
     def digest(self, field: Field) -> str:
         """SHA-256 of all that a field's ids depend on but the text, the library's version too."""
-        parts = [self._tokenizer.to_str(), self._literals[field], self.text.max_length]
+        parts = [self.definition, self._literals[field], self.text.max_length]
         return sha256(json.dumps([tokenizers.__version__, *parts]).encode()).hexdigest()
 
     def add_counts(self, counts: TruncationCounts) -> None:

@@ -37,6 +37,26 @@ class TruncationCounts:
         )
 
 
+@dataclass(frozen=True)
+class SideCounts:
+    """What tokenising one side of pairs cost, documents without queries or queries alone."""
+
+    texts: int = 0
+    truncated: int = 0
+    lost_tokens: int = 0
+    empty: int = 0
+
+    def __add__(self, other: "SideCounts") -> "SideCounts":
+        return SideCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    def summary(self, what: str) -> str:
+        """One line for a command to print; `what` names the texts, e.g. "documents"."""
+        return (
+            f"{self.texts:,} {what} tokenised: {self.truncated:,} cut "
+            f"({self.lost_tokens:,} tokens lost), {self.empty:,} empty"
+        )
+
+
 def cut_longest_first(
     query_lengths: Int[np.ndarray, " n"], document_lengths: Int[np.ndarray, " n"], room: int
 ) -> Kept:

@@ -1,0 +1,1 @@
+"""Document states: what a causal model knows of a document, computed once and kept."""

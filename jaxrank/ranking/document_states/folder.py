@@ -1,0 +1,93 @@
+"""The files of a store's folder: their names, the writers' lock, and what killed writers leave."""
+
+import errno
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from jaxrank.errors import InputError
+from jaxrank.files import check_target, exclusive
+from jaxrank.ranking.document_states.manifest import Manifest, ShardEntry, read_manifest
+from jaxrank.ranking.document_states.shards import read_index
+
+_LOCK_FILE = ".lock"
+_SHARD = re.compile(r"shard-[0-9]+\.safetensors")
+_LEFTOVER = re.compile(r"\.(shard-[0-9]+\.safetensors|manifest\.json)\..*\.part")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_log = logging.getLogger(__name__)
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard, which no other shard of the store ever has."""
+    return f"shard-{number:05}.safetensors"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the folder's only writer; waits, with a warning, while another is."""
+    check_target(folder, is_folder=True)
+    wait = partial(_log.warning, "%s: another process writes into it; waiting for it", folder)
+    with exclusive(folder / _LOCK_FILE, when_taken=wait):
+        yield
+
+
+def write_first_manifest(folder: Path, manifest: Manifest) -> None:
+    """Make an empty store; needs the lock.
+
+    Raises:
+        InputError: naming something else that is in the folder.
+    """
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink()
+        elif path.name != _LOCK_FILE:
+            raise InputError(
+                f"{path}: does not belong to a new store of document states; choose another folder"
+            )
+    manifest.write(folder)
+
+
+def clean_up(folder: Path) -> None:
+    """Delete what killed writers have left, and shards that the manifest no longer names.
+
+    Needs the lock.
+    """
+    names = {shard.name for shard in read_manifest(folder).shards}
+    for path in folder.iterdir():
+        is_old = _SHARD.fullmatch(path.name) and path.name not in names
+        if is_old or _LEFTOVER.fullmatch(path.name):
+            path.unlink()
+
+
+@contextmanager
+def telling_of_full_disk(folder: Path) -> Iterator[None]:
+    """Say of a full disk that nothing is lost, and what to do.
+
+    Raises:
+        InputError: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(
+            f"{error.filename or folder}: {error.strerror}; the store is as it was before this "
+            "file: make room and do the same again, which goes on from there"
+        ) from None
+
+
+def whole_shards(folder: Path, shards: Sequence[ShardEntry]) -> tuple[ShardEntry, ...]:
+    """Those that are there with their index; warns of the others."""
+    whole: list[ShardEntry] = []
+    for entry in shards:
+        try:
+            read_index(folder, entry)
+            whole.append(entry)
+        except InputError as error:
+            _log.warning("%s; its %d documents are left out", error, entry.documents)
+    return tuple(whole)

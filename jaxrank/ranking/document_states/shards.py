@@ -1,0 +1,303 @@
+"""Files of documents' states: safetensors, read where they lie on disk.
+
+    documents.hashes      u64 (documents,)   64 bits of each id
+    documents.id_ends     i64 (documents,)   where its id ends among `ids`
+    documents.lengths     i32 (documents,)   tokens that were read
+    documents.checksums   u32 (documents,)   CRC-32 of its arrays
+    documents.ids         u8  (bytes,)       UTF-8, one behind the other, then zeros
+    state.<array>         (documents, layers, ...); of arrays per token the layers and tokens of one
+                          document behind those of the other: (layers x tokens of all, ...)
+
+Everything before the states is the shard's index, one piece at the beginning of the file.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import accumulate
+from math import prod
+from mmap import ACCESS_READ, MADV_RANDOM, MADV_WILLNEED, PAGESIZE, mmap
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from jaxrank.data.hashing import HashedFile
+from jaxrank.errors import InputError
+from jaxrank.files import atomic_open
+from jaxrank.models.states import StateArray
+from jaxrank.ranking.document_states.formats import StateDType, StoredArray, stored_bytes
+from jaxrank.ranking.document_states.index import Columns
+from jaxrank.ranking.document_states.manifest import ShardEntry
+from jaxrank.ranking.document_states.records import Record, name_of_not_finite
+
+SHARD_BYTES = 256 << 20
+
+_MOST_DOCUMENTS = 4096  # of small states: what a kill of the writer loses is bounded
+_ALIGNMENT = 64
+_NUMBER = "<u8"  # length of the header, at the beginning of a safetensors file
+_DTYPES = {
+    "uint64": "U64",
+    "int64": "I64",
+    "int32": "I32",
+    "uint32": "U32",
+    "uint8": "U8",
+    "float32": "F32",
+    "bfloat16": "BF16",
+    "int8": "I8",
+}
+"""numpy's names -> those of safetensors."""
+
+_ADVISED_BYTES = 512 << 10  # the system reads no more at one piece of advice
+
+
+class Tensor(NamedTuple):
+    """A tensor of the file."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def documents_per_shard(specs: Sequence[StateArray], dtype: StateDType, budget: int) -> int:
+    """How many documents of at most `budget` tokens a shard of about 256 MiB holds."""
+    fitting = SHARD_BYTES // max(stored_bytes(specs, dtype, budget), 1)
+    return max(1, min(fitting, _MOST_DOCUMENTS))
+
+
+def write_shard(
+    path: Path,
+    records: Sequence[Record],
+    stored: Sequence[StoredArray],
+    *,
+    checksums: Sequence[int] | None = None,
+) -> tuple[ShardEntry, Columns]:
+    """Write a file that is there once it is whole.
+
+    Args:
+        checksums: of records that come from another shard, so that what was damaged there does not
+            pass for sound here.
+
+    Returns:
+        The manifest's entry, and the index that the store keeps in memory.
+    """
+    arrays = _in_file_order(stored)
+    if checksums is None:
+        checksums = [_checksum(record, arrays) for record in records]
+    columns = Columns.of(records, checksums)
+    index = _index_bytes(columns, arrays)
+    with atomic_open(path, "wb") as file:
+        hashed = HashedFile(file)
+        hashed.write(index)
+        for array in arrays:
+            for record in records:
+                hashed.write(record.arrays[array.name].tobytes())
+    entry = ShardEntry(
+        name=path.name,
+        documents=len(records),
+        bytes=hashed.size,
+        sha256=hashed.hexdigest(),
+        index_bytes=len(index),
+        index_sha256=sha256(index).hexdigest(),
+    )
+    return entry, columns
+
+
+def read_index(folder: Path, entry: ShardEntry) -> Columns:
+    """A shard's ids, lengths and checksums; no state is read.
+
+    Raises:
+        InputError: the file is not there, has another size, or its index is damaged.
+    """
+    path = folder / entry.name
+    with _open(path, entry) as file:
+        return _columns(file.read(entry.index_bytes), entry, path)
+
+
+class MappedShard:
+    """A shard whose states are read where they lie on disk.
+
+    Raises:
+        InputError: the file is not there, has another size, or its index is damaged.
+    """
+
+    def __init__(self, folder: Path, entry: ShardEntry, stored: Sequence[StoredArray]) -> None:
+        self.path = folder / entry.name
+        with _open(self.path, entry) as file:
+            self._mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+        # Else the system reads around every page that is touched; `expect` names what is to come.
+        self._mapped.madvise(MADV_RANDOM)
+        index = self._mapped[: entry.index_bytes]
+        self.columns = _columns(index, entry, self.path)
+        self._arrays = _in_file_order(stored)
+        lengths = self.columns.lengths
+        tensors = _state_tensors(self._arrays, lengths)
+        if _header(tensors, self.columns) != index[: _data_start(index)]:
+            raise InputError(f"{self.path}: holds other arrays than its store; {_MEND}")
+        starts = accumulate((tensor.nbytes for tensor in tensors), initial=entry.index_bytes)
+        self._starts = dict(zip((array.name for array in self._arrays), starts, strict=False))
+        self._tokens_before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return len(self.columns.lengths)
+
+    def document_id(self, place: int) -> str:
+        """The id of the document at a place, from 0."""
+        return self.columns.document_id(place)
+
+    def expect(self, place: int) -> None:
+        """Have the system read a document's pages from disk in the background."""
+        for start, num_bytes in self._ranges(place):
+            first, end = start - start % PAGESIZE, start + num_bytes
+            for piece in range(first, end, _ADVISED_BYTES):
+                self._mapped.madvise(MADV_WILLNEED, piece, min(_ADVISED_BYTES, end - piece))
+
+    def record(self, place: int) -> Record:
+        """A document's record, as views of the file; nothing is checked."""
+        length = int(self.columns.lengths[place])
+        arrays = {
+            array.name: np.frombuffer(
+                self._mapped, array.dtype, prod(array.shape_at(length)), start
+            ).reshape(array.shape_at(length))
+            for array, (start, _) in zip(self._arrays, self._ranges(place), strict=True)
+        }
+        return Record(self.document_id(place), length, arrays)
+
+    def checked_record(self, place: int, *, verify: bool = True) -> Record:
+        """A document's record, as views of the file.
+
+        Args:
+            verify: whether to compare it with its checksum.
+
+        Raises:
+            InputError: it is damaged, or not finite.
+        """
+        record = self.record(place)
+        fault = self.fault(record, place, verify=verify)
+        if fault is not None:
+            raise InputError(
+                f"{self.path}: document {record.document_id!r}: {fault}; delete the document, or "
+                "this file, and encode it again"
+            )
+        return record
+
+    def fault(self, record: Record, place: int, *, verify: bool = True) -> str | None:
+        """What is wrong with the record at a place."""
+        if verify and _checksum(record, self._arrays) != int(self.columns.checksums[place]):
+            return "its state is damaged: it does not have its checksum"
+        bad = name_of_not_finite(record)
+        return None if bad is None else f"{bad} has numbers that are not finite"
+
+    def checksum(self, place: int) -> int:
+        """The checksum of a document as it was when it was written."""
+        return int(self.columns.checksums[place])
+
+    def digest(self) -> str:
+        """SHA-256 of the whole file, in hexadecimal."""
+        return sha256(self._mapped).hexdigest()
+
+    def _ranges(self, place: int) -> Iterator[tuple[int, int]]:
+        """Of each array of a document: offset and number of its bytes."""
+        length = int(self.columns.lengths[place])
+        for array in self._arrays:
+            each = array.bytes_at(1)
+            before = int(self._tokens_before[place]) if array.per_token else place
+            yield self._starts[array.name] + each * before, array.bytes_at(length)
+
+
+_MEND = "delete this file and encode its documents again"
+
+
+@contextmanager
+def _open(path: Path, entry: ShardEntry) -> Iterator[IO[bytes]]:
+    """The file, if it has the size that it was written with."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry.bytes:
+                raise InputError(f"{path}: {size} bytes; {entry.bytes} were written; {_MEND}")
+            yield file
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: not there; encode its {entry.documents} documents again"
+        ) from None
+
+
+def _columns(index: bytes, entry: ShardEntry, path: Path) -> Columns:
+    """The columns of an index that is as it was written."""
+    if sha256(index).hexdigest() != entry.index_sha256:
+        raise InputError(f"{path}: damaged in its index of documents; {_MEND}")
+    start = _data_start(index)
+    header = json.loads(index[np.dtype(_NUMBER).itemsize : start])
+    columns: dict[str, np.ndarray] = {}
+    for name, dtype in Columns.dtypes().items():
+        begin, end = header[_INDEX + name]["data_offsets"]
+        columns[name] = np.frombuffer(index[start + begin : start + end], dtype)
+    return Columns(**columns)
+
+
+_INDEX, _STATE = "documents.", "state."
+
+
+def _index_bytes(columns: Columns, arrays: Sequence[StoredArray]) -> bytes:
+    """What stands before the states in a file."""
+    values = b"".join(column.tobytes() for column in columns)
+    return _header(_state_tensors(arrays, columns.lengths), columns) + values
+
+
+def _header(states: Sequence[Tensor], columns: Columns) -> bytes:
+    """The length of the header, and the header: what the file holds and where."""
+    index = [
+        Tensor(_INDEX + name, column.dtype, column.shape)
+        for name, column in columns._asdict().items()
+    ]
+    header: dict[str, Any] = {}
+    end = 0
+    for tensor in (*index, *states):
+        start, end = end, end + tensor.nbytes
+        header[tensor.name] = {
+            "dtype": _DTYPES[tensor.dtype.name],
+            "shape": tensor.shape,
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    size = np.dtype(_NUMBER).itemsize
+    text += b" " * (-(size + len(text)) % _ALIGNMENT)
+    return np.array(len(text), _NUMBER).tobytes() + text
+
+
+def _data_start(index: bytes) -> int:
+    size = np.dtype(_NUMBER).itemsize
+    return size + int(np.frombuffer(index[:size], _NUMBER)[0])
+
+
+def _state_tensors(arrays: Sequence[StoredArray], lengths: np.ndarray) -> list[Tensor]:
+    num_tokens = int(lengths.sum(dtype=np.int64))
+    tensors: list[Tensor] = []
+    for array in arrays:
+        layers, *rest = array.shape
+        shape = (layers * num_tokens, *rest) if array.per_token else (len(lengths), *array.shape)
+        tensors.append(Tensor(_STATE + array.name, array.dtype, shape))
+    return tensors
+
+
+def _in_file_order(stored: Sequence[StoredArray]) -> list[StoredArray]:
+    """Arrays of larger numbers first, so that every number lies at a multiple of its size."""
+    return sorted(stored, key=lambda array: -array.dtype.itemsize)
+
+
+def _checksum(record: Record, arrays: Sequence[StoredArray]) -> int:
+    """CRC-32 of a document's arrays; its id and length stand with it in the index."""
+    checksum = 0
+    for array in arrays:
+        values = np.ascontiguousarray(record.arrays[array.name]).reshape(-1).view(np.uint8)
+        checksum = crc32(values.data, checksum)
+    return checksum

@@ -1,0 +1,369 @@
+import errno
+import logging
+import os
+import pickle
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxrank.errors import InputError
+from jaxrank.models.states import StateArray
+from jaxrank.ranking.document_states.formats import StateDType
+from jaxrank.ranking.document_states.shards import documents_per_shard
+from jaxrank.ranking.document_states.states import DocumentStates
+from jaxrank.ranking.document_states.store import StateStore
+from tests.ranking.document_states.small_states import (
+    BUDGET,
+    IDENTITY,
+    assert_gathered,
+    assert_records,
+    content,
+    length_of,
+    names,
+    new_store,
+    record_of,
+    shards,
+)
+
+NAMES = names(0, 10)
+
+
+def test_documents_go_into_shards_of_a_fixed_number(tmp_path: Path):
+    store = new_store(tmp_path, NAMES)
+    assert [path.name for path in shards(tmp_path)] == [
+        f"shard-0000{number}.safetensors" for number in range(3)
+    ]
+    store.append([record_of("more")])
+    assert len(shards(tmp_path)) == 4
+    again = DocumentStates.open(tmp_path)
+    assert list(again.document_ids) == [*NAMES, "more"]
+    assert again.document_ids[2:4] == NAMES[2:4]
+    assert again.documents_per_shard == store.documents_per_shard == 4
+    assert_records(again.records([*NAMES, "more"]), [*NAMES, "more"], "float32")
+
+
+def test_a_shard_of_mamba_130m_takes_about_256_mib():
+    specs = (
+        StateArray("convolution", (24, 3, 1536), quantised=False),
+        StateArray("recurrence", (24, 1536, 16)),
+    )
+    assert documents_per_shard(specs, "bfloat16", 512) == 2**28 // 1_400_832
+    keys = (StateArray("keys", (24, 12, 64), per_token=True),)
+    assert documents_per_shard(keys, "float32", 512) == 2**28 // (24 * 512 * 12 * 64 * 4)
+    assert documents_per_shard(keys, "float32", 2**20) == 1
+    assert documents_per_shard((StateArray("recurrence", (1, 1)),), "int8", 1) == 4096
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_shard_is_read_by_the_safetensors_library_too(dtype: StateDType, tmp_path: Path):
+    new_store(tmp_path, NAMES[:4], dtype=dtype)
+    (shard,) = shards(tmp_path)
+    tensors = load_file(shard)
+    ends = tensors["documents.id_ends"].tolist()
+    ids = tensors["documents.ids"].tobytes()
+    starts = [0, *ends[:-1]]
+    found = [ids[start:end].decode() for start, end in zip(starts, ends, strict=True)]
+    assert found == NAMES[:4]
+    assert tensors["documents.lengths"].tolist() == [length_of(name) for name in NAMES[:4]]
+    records = [record_of(name, dtype).arrays for name in NAMES[:4]]
+    for name in records[0]:
+        if name.startswith(("keys", "values")):
+            wanted = np.concatenate(
+                [record[name].reshape(-1, *record[name].shape[2:]) for record in records]
+            )
+        else:
+            wanted = np.stack([record[name] for record in records])
+        assert tensors[f"state.{name}"].dtype == wanted.dtype
+        np.testing.assert_array_equal(tensors[f"state.{name}"], wanted)
+
+
+def test_every_number_lies_at_a_multiple_of_its_size(tmp_path: Path):
+    identity = replace(
+        IDENTITY, arrays=(StateArray("odd", (1, 3)), StateArray("kept", (1, 1), quantised=False))
+    )
+    store = new_store(tmp_path, NAMES[:3], dtype="int8", identity=identity)
+    found: list[bool] = []
+    store.visit(
+        NAMES[:3],
+        lambda _, record: found.extend(array.flags.aligned for array in record.arrays.values()),
+    )
+    assert found == [True] * 9
+
+
+def test_a_store_goes_on_where_it_was_left(tmp_path: Path):
+    whole = new_store(tmp_path / "whole", NAMES)
+    parts = new_store(tmp_path / "parts", NAMES[:8])
+    parts = StateStore.open_or_create(tmp_path / "parts", IDENTITY, "float32", "float32")
+    assert parts.missing([*NAMES, *NAMES][::-1]) == NAMES[:7:-1]
+    parts.append(record_of(name) for name in parts.missing(NAMES))
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    assert whole.missing(NAMES) == []
+
+
+def test_nothing_is_appended_twice(tmp_path: Path):
+    store = new_store(tmp_path, NAMES[:5])
+    before = content(tmp_path)
+    for again in ([record_of(NAMES[3])], [record_of("new"), record_of("new")]):
+        message = f"document '{again[-1].document_id}' is there already; each is needed once"
+        with pytest.raises(InputError, match=message):
+            store.append(again)
+        assert content(tmp_path) == before
+
+
+def test_what_comes_before_a_bad_shard_is_kept(tmp_path: Path):
+    store = new_store(tmp_path)
+    bad = record_of(NAMES[5])
+    bad.arrays["recurrence"][0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="document 'dé-5': recurrence of its state"):
+        store.append([*(record_of(name) for name in NAMES[:5]), bad])
+    assert list(DocumentStates.open(tmp_path).document_ids) == NAMES[:4]
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_deleted_documents_are_gone_and_so_are_their_bytes(dtype: StateDType, tmp_path: Path):
+    store = new_store(tmp_path, NAMES, dtype=dtype)
+    before = sum(path.stat().st_size for path in shards(tmp_path))
+    gone = [NAMES[1], *NAMES[4:8]]  # of the first shard, and the whole second
+    left = [name for name in NAMES if name not in gone]
+    store.records(NAMES)
+    store.delete([*gone, gone[0]])
+    # What is mapped is not given back by the system.
+    assert f"{tmp_path}/shard-00000" not in Path("/proc/self/maps").read_text()
+    assert [path.name for path in shards(tmp_path)] == [
+        "shard-00002.safetensors",
+        "shard-00003.safetensors",
+    ]
+    assert sum(path.stat().st_size for path in shards(tmp_path)) < before * 0.7
+    for states in (store, DocumentStates.open(tmp_path)):
+        assert list(states.document_ids) == left
+        assert states.missing(NAMES) == gone
+        assert_gathered(states.gather(left), left, dtype)
+        with pytest.raises(InputError, match=f"no state of document '{gone[0]}'"):
+            states.records([gone[0]])
+    assert store.verify() == []
+    store.append(record_of(name, dtype) for name in gone)
+    assert_gathered(store.gather(NAMES), NAMES, dtype)
+    store.delete(NAMES)
+    assert shards(tmp_path) == []
+    assert len(DocumentStates.open(tmp_path)) == 0
+    assert store.nbytes == 0
+
+
+def test_deleting_what_is_not_there_changes_nothing(tmp_path: Path):
+    store = new_store(tmp_path, NAMES)
+    before = content(tmp_path)
+    with pytest.raises(InputError, match="no state of document 'x'"):
+        store.delete([NAMES[0], "x"])
+    assert content(tmp_path) == before
+
+
+def test_readers_go_on_with_what_they_have_opened(tmp_path: Path):
+    store = new_store(tmp_path, NAMES)
+    early, late = DocumentStates.open(tmp_path), DocumentStates.open(tmp_path)
+    early.records(NAMES)
+    store.append([record_of("more")])
+    store.delete(NAMES[:1])
+    assert_records(early.records(NAMES), NAMES, "float32")
+    assert_records(late.records(NAMES[4:]), NAMES[4:], "float32")
+    with pytest.raises(InputError, match="documents were deleted since it was opened; open it"):
+        late.records(NAMES[:4])
+    late.refresh()
+    assert list(late.document_ids) == [*NAMES[1:], "more"]
+    assert_records(late.records(NAMES[1:]), NAMES[1:], "float32")
+
+
+def test_no_name_of_a_shard_comes_twice(tmp_path: Path):
+    store = new_store(tmp_path, NAMES[:4])
+    reader = DocumentStates.open(tmp_path)
+    store.delete(NAMES[:4])
+    store.append(record_of(name) for name in NAMES[4:8])
+    store.append(record_of(name) for name in NAMES[8:])
+    assert [path.name for path in shards(tmp_path)] == [
+        "shard-00001.safetensors",
+        "shard-00002.safetensors",
+    ]
+    with pytest.raises(InputError, match="open it again"):
+        reader.records(NAMES[:1])
+
+
+def test_a_store_that_was_made_anew_is_not_read_with_the_old_index(tmp_path: Path):
+    new_store(tmp_path, NAMES[:4])
+    reader = DocumentStates.open(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    store = new_store(tmp_path, [])
+    same_length = [record_of(name)._replace(document_id=name[::-1]) for name in NAMES[:4]]
+    store.append(same_length)
+    with pytest.raises(InputError, match="open it again"):
+        reader.records(NAMES[:1])
+
+
+def test_a_store_may_be_sent_to_another_process(tmp_path: Path):
+    new_store(tmp_path, NAMES)
+    sent = pickle.loads(pickle.dumps(StateStore.open(tmp_path, verify=False)))
+    assert_records(sent.records(NAMES), NAMES, "float32")
+    assert sent._verify is False
+
+
+def test_few_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jaxrank.ranking.document_states.reading._MOST_OPEN_SHARDS", 5)
+    new_store(tmp_path, names(0, 40), documents_per_shard=1)
+    store = DocumentStates.open(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    wanted = names(0, 40)[::-1]
+    counts: list[int] = []
+    store.visit(wanted, lambda *_: counts.append(len(os.listdir("/proc/self/fd")) - before))
+    assert 0 < max(counts) <= 5
+    assert_records(store.records(wanted), wanted, "float32")
+    assert_gathered(store.gather(wanted), wanted, "float32")
+    assert 0 < len(os.listdir("/proc/self/fd")) - before <= 5
+
+
+def test_ids_with_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jaxrank.ranking.document_states.index.hash_text", lambda text: 7)
+    store = new_store(tmp_path, NAMES)
+    assert_records(store.records(NAMES[::-1]), NAMES[::-1], "float32")
+    assert store.missing(["x", NAMES[3]]) == ["x"]
+    assert store.verify() == []
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = new_store(tmp_path, NAMES[:8])
+    before = content(tmp_path)
+    room = iter(())
+
+    def full(handle: int) -> None:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for num_files, name in ((0, "shard-00002.safetensors"), (1, "manifest.json")):
+            for change in (
+                lambda: store.append([record_of("new")]),
+                lambda: store.delete(NAMES[:1]),
+            ):
+                room = iter(range(num_files))
+                with pytest.raises(InputError) as refusal:
+                    change()
+                assert str(refusal.value) == (
+                    f"{tmp_path / name}: No space left on device; the store is as it was before "
+                    "this file: make room and do the same again, which goes on from there"
+                )
+                assert content(tmp_path) == before
+    assert_records(store.records(NAMES[:8]), NAMES[:8], "float32")
+    store.append([record_of("new")])
+    assert store.verify() == []
+
+
+class Said(logging.Handler):
+    """Lets others wait for a message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.any = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.any.set()
+
+
+def test_a_second_writer_waits_and_says_so(tmp_path: Path):
+    first = new_store(tmp_path)
+    said = Said()
+    left: list[str] = []
+
+    def write() -> None:
+        second = DocumentStates.open(tmp_path)
+        with second.writing():
+            left.extend(second.missing(NAMES))
+            second.append(record_of(name) for name in left)
+
+    logging.getLogger("jaxrank").addHandler(said)
+    try:
+        with first.writing():
+            first.append(record_of(name) for name in NAMES[:4])
+            thread = threading.Thread(target=write)
+            thread.start()
+            assert said.any.wait(timeout=60)
+            first.append(record_of(name) for name in NAMES[4:8])
+        thread.join()
+    finally:
+        logging.getLogger("jaxrank").removeHandler(said)
+    assert said.messages == [f"{tmp_path}: another process writes into it; waiting for it"]
+    assert left == NAMES[8:]
+    assert DocumentStates.open(tmp_path).missing(NAMES) == []
+
+
+def test_other_states_are_refused(tmp_path: Path):
+    new_store(tmp_path, NAMES[:2])
+    with pytest.raises(InputError, match="holds document states already"):
+        new_store(tmp_path)
+    wanted = replace(IDENTITY, document_budget=BUDGET + 1)
+    with pytest.raises(InputError, match="made for another model: document budget 9 tokens, the"):
+        StateStore.open_or_create(tmp_path, wanted, "float32", "float32")
+    for dtype, computed_in in (("int8", "float32"), ("float32", "bfloat16")):
+        with pytest.raises(
+            InputError,
+            match=f"in float32 computed in float32, not {dtype} computed in {computed_in}; go on",
+        ):
+            StateStore.open_or_create(tmp_path, IDENTITY, dtype, computed_in)
+    with pytest.raises(ValueError, match="documents_per_shard: got 0"):
+        new_store(tmp_path / "other", documents_per_shard=0)
+
+
+def test_folders_of_something_else_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="a folder of document states is needed, there is none"):
+        DocumentStates.open(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is needed, this is a file; encode_documents writes one"):
+        DocumentStates.open(tmp_path / "file")
+    with pytest.raises(InputError, match="a folder is to be written here, this is a file"):
+        new_store(tmp_path / "file")
+    with pytest.raises(InputError, match=r"has no manifest\.json, so it holds no document states"):
+        DocumentStates.open(tmp_path)
+    with pytest.raises(InputError, match="file: does not belong to a new store of document states"):
+        new_store(tmp_path)
+    assert (tmp_path / "file").exists()
+    (tmp_path / "other").mkdir()
+    for text in ("", "[]", '{"format": 1, "shards": []}', '{"content": "x", "format": 1}', "\xff"):
+        (tmp_path / "other" / "manifest.json").write_text(text)
+        for use in (DocumentStates.open, new_store):
+            with pytest.raises(InputError, match=r"of something else than doc|holds document sta"):
+                use(tmp_path / "other")
+    assert (tmp_path / "other" / "manifest.json").read_text() == "\xff"
+
+
+def test_another_format_is_refused_with_its_number(tmp_path: Path):
+    new_store(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(
+        InputError, match="document states of format 2; this version of jaxrank reads 1; delete"
+    ):
+        DocumentStates.open(tmp_path)
+
+
+def test_what_a_killed_writer_leaves_goes_with_the_next(tmp_path: Path):
+    store = new_store(tmp_path, NAMES[:4])
+    before = content(tmp_path)
+    (tmp_path / ".shard-00001.safetensors.abc.part").write_bytes(b"half")
+    (tmp_path / ".manifest.json.abc.part").write_bytes(b"half")
+    (tmp_path / "shard-00001.safetensors").write_bytes(b"whole, but not in the manifest")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert_records(DocumentStates.open(tmp_path).records(NAMES[:4]), NAMES[:4], "float32")
+    with store.writing():
+        assert content(tmp_path) == before | {"notes.txt": b"mine"}
+
+
+def test_a_new_store_may_lie_where_one_was_hardly_begun(tmp_path: Path):
+    (tmp_path / ".lock").write_bytes(b"")
+    (tmp_path / ".manifest.json.abc.part").write_bytes(b"half")
+    assert len(new_store(tmp_path)) == 0
+    assert sorted(content(tmp_path)) == [".lock", "manifest.json"]
