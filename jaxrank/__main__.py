@@ -11,8 +11,8 @@ from jaxrank.command_line import run
 from jaxrank.errors import InputError
 
 COMMANDS = (
-    "import_collection", "search", "mine", "train", "rerank", "fuse", "evaluate", "compare",
-    "bench",
+    "import_collection", "search", "mine", "train", "encode_documents", "rerank", "fuse",
+    "evaluate", "compare", "bench",
 )  # fmt: skip
 """Each a module, in the order in which they are used."""
 

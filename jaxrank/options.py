@@ -2,8 +2,8 @@
 
 The attribute docstrings of the dataclass are the help text. Values come from YAML layers (`--config
 recipe.yaml --config model.yaml`, later ones win) and from the command line
-(`--optimizer.learning_rate 1e-5`, which wins over both). jsonargparse does the typing; this module
-and `option_help` are the only ones that know it.
+(`--optimizer.learning_rate 1e-5`, which wins over both; dashes stand for underscores). jsonargparse
+does the typing; this module and `option_help` are the only ones that know it.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def parse(
 
     from jaxrank.option_help import make_parser
 
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if first is not None and given and not given[0].startswith("-"):
         given.insert(0, f"--{first}")
     arguments = _check_keys(options, _layers_first(given))
@@ -71,6 +71,14 @@ def parse(
         raise InputError(_explain(options, str(error))) from None
     fields = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
     return options(**{name: instance[name] for name in fields})
+
+
+def _underscored(argument: str) -> str:
+    """`--document-states=a-b` as `--document_states=a-b`."""
+    if not argument.startswith("--"):
+        return argument
+    name, separator, value = argument.partition("=")
+    return f"--{name[2:].replace('-', '_')}{separator}{value}"
 
 
 def _layers_first(arguments: Sequence[str]) -> list[str]:

@@ -63,6 +63,11 @@ def test_several_values_follow_an_option_of_a_section(tmp_path: Path) -> None:
     assert parse(Outer, "p", arguments).inner.betas == (0.5, 0.25)
 
 
+def test_dashes_in_names_stand_for_underscores() -> None:
+    arguments = ["--collection", "a-b", "--inner.warmup-steps=3", "--inner.learning-rate", "-1"]
+    assert parse(Outer, "p", arguments) == Outer(Path("a-b"), inner=Inner(-1.0, 3))
+
+
 def test_the_resolved_options_read_back(tmp_path: Path) -> None:
     options = Outer(Path("a"), "classification", Inner(0.5, 3), (Path("b"),))
     (tmp_path / "config.yaml").write_text(as_yaml(options))

@@ -1,5 +1,7 @@
 """Which options of `jaxrank.rerank` go together."""
 
+import math
+
 from jaxrank.errors import InputError
 from jaxrank.ranking.policies import LongDocuments
 from jaxrank.reranking_run.options import RerankOptions
@@ -34,6 +36,38 @@ def check_options(options: RerankOptions, long_documents: LongDocuments) -> None
         )
     if options.window_title and options.groups is not None:
         raise InputError("window_title: got true; groups hold no titles, so false is needed")
+    check_states_options(options, long_documents)
+
+
+def check_states_options(options: RerankOptions, long_documents: LongDocuments) -> None:
+    """Refuse what does not go with states of documents, or without them.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if options.document_states is None:
+        for name in ("verify_states", "states_memory_gb"):
+            value = getattr(options, name)
+            if value != getattr(RerankOptions, name):
+                shown = str(value).lower()
+                raise InputError(f"{name}: got {shown}; it goes with --document_states")
+        return
+    if options.groups is not None:
+        raise InputError(
+            f"document_states: got {options.document_states} with groups; states serve runs, so "
+            "leave it out or give --run"
+        )
+    if long_documents.has_windows:
+        raise InputError(
+            f"document_states: got {options.document_states} with long_documents "
+            f"{options.long_documents}; a state is that of a document's first tokens, so firstp or "
+            "longp is needed"
+        )
+    if not options.states_memory_gb >= 0 or math.isinf(options.states_memory_gb):
+        raise InputError(
+            f"states_memory_gb: got {options.states_memory_gb}; a number of GB is needed, 0 for "
+            "none"
+        )
 
 
 def check_long_pass(options: RerankOptions, max_length: int) -> None:

@@ -31,6 +31,15 @@ class RerankOptions:
     `run`. The scores are the model's own, not cut to a range."""
     depth: int | None = None
     """Candidates scored per query, the best of the run; the others are left out. null takes all."""
+    document_states: Path | None = None
+    """Folder with states of documents, made with this model by `jaxrank.encode_documents`: only
+    queries are read. Documents that are not in it are read for this run, and counted."""
+    verify_states: bool = True
+    """Compare every state that is used with its checksum; false trusts them. All are compared by
+    `jaxrank.encode_documents verify`."""
+    states_memory_gb: float = 2.0
+    """Memory, in GB, for states of documents that are not in the folder, so that one that several
+    queries share is read once."""
     max_length: int | None = None
     """Longest pair in tokens, up to the model's positions; null takes what the model was saved
     with. State-space models and T5 have no limit."""
@@ -45,7 +54,8 @@ class RerankOptions:
     window_title: bool = False
     """Put the document's title (what stands in front of its body) in front of each window."""
     batch_size: int = 32
-    """Pairs computed at once; changes speed and memory, not scores."""
+    """Pairs computed at once, or documents where states are made; changes speed and memory, not
+    scores."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the network computes in; float32 is exact, bfloat16 faster on GPUs."""
     tag: str = "jaxrank"

@@ -7,7 +7,7 @@ from time import perf_counter
 from ckpt_convert.weight_files import files_of_model
 from jaxrank.data.collection import Collection, check_outside
 from jaxrank.data.groups import copy_with_scores, read_training_data
-from jaxrank.evaluation.runs import check_word, read_run, write_run
+from jaxrank.evaluation.runs import Run, check_word, read_run, write_run
 from jaxrank.files import Inputs, check_apart, check_target
 from jaxrank.ranking.long_documents import Text, TitledDocuments
 from jaxrank.ranking.policies import LongDocuments
@@ -16,6 +16,7 @@ from jaxrank.ranking.teacher_scores import score_groups
 from jaxrank.reranker import Reranker
 from jaxrank.reranking_run.checks import check_long_pass, check_options
 from jaxrank.reranking_run.options import RerankOptions
+from jaxrank.reranking_run.with_states import open_states, rerank_from_states
 
 Say = Callable[[str], None]
 
@@ -39,6 +40,7 @@ def rerank(options: RerankOptions, *, say: Say, progress: bool = True) -> None:
         "--run": [options.run],
         "--groups": [options.groups],
         "--model": files_of_model(Path(options.model)),
+        "--document_states": [options.document_states],
     }
     check_apart(options.output, inputs)
     check_outside(options.output, options.collection)
@@ -51,17 +53,44 @@ def _rerank_candidates(
     options: RerankOptions, long_documents: LongDocuments, say: Say, progress: bool
 ) -> None:
     assert options.run is not None
-    candidates = read_run(options.run)
+    first_stage = read_run(options.run)
     collection = _open_collection(options, progress)
     assert collection is not None
+    model = _load(options)
+    states = None if options.document_states is None else open_states(options, model)
+    begin = perf_counter()
+    if states is None:
+        reranked, notes = _score_texts(
+            model, first_stage, collection, long_documents, options, progress
+        )
+    else:
+        reranked, notes = rerank_from_states(
+            model, states, first_stage, collection, options, progress=progress
+        )
+    write_run(options.output, reranked, tag=options.tag)
+    pairs = sum(map(len, reranked.values()))
+    say(_speed(pairs, f"{len(reranked)} queries", begin))
+    if dropped := sum(map(len, first_stage.values())) - pairs:
+        say(f"{dropped} candidates below depth {options.depth} left out")
+    for line in notes:
+        say(line)
+
+
+def _score_texts(
+    model: Reranker,
+    first_stage: Run,
+    collection: Collection,
+    long_documents: LongDocuments,
+    options: RerankOptions,
+    progress: bool,
+) -> tuple[Run, list[str]]:
+    """The run of the scores of pairs of texts, and what is to be said of it."""
     documents: Mapping[str, Text] = collection.documents
     if options.window_title:
         documents = TitledDocuments(collection.documents)
-    model = _load(options)
     scorer = model.document_scorer(long_documents, options.batch_size)
-    begin = perf_counter()
     reranked = rerank_run(
-        candidates,
+        first_stage,
         collection.queries,
         documents,
         scorer.scores,
@@ -70,12 +99,7 @@ def _rerank_candidates(
         collection_name=str(options.collection),
         progress=progress,
     )
-    write_run(options.output, reranked, tag=options.tag)
-    pairs = sum(map(len, reranked.values()))
-    say(_speed(pairs, f"{len(reranked)} queries", begin))
-    if dropped := sum(map(len, candidates.values())) - pairs:
-        say(f"{dropped} candidates below depth {options.depth} left out")
-    _say_what_was_cut(model, long_documents, options, say)
+    return reranked, _what_was_cut(model, long_documents, options)
 
 
 def _score_groups(
@@ -98,7 +122,8 @@ def _score_groups(
     copy_with_scores(options.groups, options.output, scored)
     pairs = sum(1 + len(group.negative_ids) for group in data.groups)
     say(_speed(pairs, f"{len(data.groups)} groups", begin))
-    _say_what_was_cut(model, long_documents, options, say)
+    for line in _what_was_cut(model, long_documents, options):
+        say(line)
 
 
 def _open_collection(options: RerankOptions, progress: bool) -> Collection | None:
@@ -117,13 +142,11 @@ def _load(options: RerankOptions) -> Reranker:
     return model
 
 
-def _say_what_was_cut(
-    model: Reranker, long_documents: LongDocuments, options: RerankOptions, say: Say
-) -> None:
+def _what_was_cut(
+    model: Reranker, long_documents: LongDocuments, options: RerankOptions
+) -> list[str]:
     counts = model.document_scorer(long_documents, options.batch_size).counts
-    for line in [] if counts is None else counts.lines():
-        say(line)
-    say(model.truncation.summary())
+    return [*([] if counts is None else counts.lines()), model.truncation.summary()]
 
 
 def _speed(pairs: int, of: str, begin: float) -> str:

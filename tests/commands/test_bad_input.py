@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from ckpt_convert import __main__ as ckpt_convert
 from ckpt_convert.load import load
 from ckpt_convert.save import save
-from jaxrank import compare, evaluate, fuse, mine, rerank, search, train
+from jaxrank import compare, encode_documents, evaluate, fuse, mine, rerank, search, train
 from jaxrank.command_line import EXIT_STOPPED, run
 from jaxrank.evaluation.runs import read_run
 from jaxrank.models.bert import BertConfig
@@ -49,6 +49,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "fuse": fuse.main,
     "mine": mine.main,
     "train": train.main,
+    "encode_documents": encode_documents.main,
     "rerank": rerank.main,
     "evaluate": evaluate.main,
     "compare": compare.main,
@@ -59,6 +60,7 @@ OPTIONS = {
     "search": "--collection c --split test --output out",
     "fuse": "--runs test.run dev.run --output out",
     "mine": "--collection c --split train --run train.run --output out --negatives 3 --last_rank 5",
+    "encode_documents": "--model model --collection c --output out",
     "rerank": "--model model --collection c --run test.run --output out",
     "evaluate": "--qrels c/qrels.test.txt --runs test.run",
     "train": (
@@ -210,6 +212,18 @@ CASES = [
     Case("train", "text.max_length: got 65; the model has 64 positions", "--text.max_length 65"),
     Case("train", "text.max_length: got 3, which the special tokens fill", "--text.max_length 3"),
     Case("ckpt_convert", "pairs: got 0", "check model --pairs 0"),
+    Case("encode_documents", "dtype: got float16; float32, bfloat16, bf16 or", "--dtype float16"),
+    Case("encode_documents", "batch_size: got 0; at least 1", "--batch_size 0"),
+    Case("encode_documents", "depth: got 3; it is of the candidates of --runs", "--depth 3"),
+    Case("encode_documents", "depth: got 0; at least 1", "--runs test.run --depth 0"),
+    Case("encode_documents", "collection: got null; the action encode", "--collection null"),
+    Case("encode_documents", "action: got verfy; encode, verify, desc", "--action verfy"),
+    Case("encode_documents", "model: got model; the action verify has no", "--action verify"),
+    Case(
+        "encode_documents",
+        "documents, runs: both are given; give one",
+        "--documents ids --runs test.run",
+    ),
     # Places.
     Case("search", "c: a file is to be written here, this is a folder", "--output c"),
     Case("mine", "test.run/x: cannot be written", "--output test.run/x"),
@@ -222,6 +236,8 @@ CASES = [
     Case("search", "error: nowhere: no such folder; a collection", "--collection nowhere"),
     Case("search", "error: test.run: a collection folder is needed", "--collection test.run"),
     Case("rerank", "./nowhere: no such folder", "--model ./nowhere"),
+    Case("encode_documents", "test.run: a folder is to be written", "--output test.run"),
+    Case("encode_documents", "ids: no such file", "--documents ids"),
     Case("rerank", "hub did not give it", "--model some/reranker"),
     Case("rerank", "test.run: a model folder is needed, this is a file", "--model test.run"),
     # Outputs that are inputs.
@@ -241,6 +257,10 @@ CASES = [
     Case("rerank", f"test.run: {INPUT} (--run)", "--run link --output test.run", link("link")),
     Case("rerank", f"model/config.json: {INPUT} (--model)", "--output model/config.json"),
     Case("rerank", f"c/corpus.jsonl: {INPUT} (--collection)", "--output c/corpus.jsonl"),
+    Case("rerank", f"s/out: {INPUT} (--document_states)", "--document_states s --output s/out"),
+    Case("encode_documents", f"c: {INPUT} (--collection); give --output", "--output c"),
+    Case("encode_documents", f"c/documents: {INPUT} (--coll", "--output c/documents"),
+    Case("encode_documents", f"model: {INPUT} (--model)", "--output model"),
     Case("evaluate", f"test.run: {INPUT} (--runs); give --csv", "--csv test.run"),
     Case("evaluate", f"c/qrels.test.txt: {INPUT} (--qrels)", "--per_query c/qrels.test.txt"),
     Case("evaluate", f"c/corpus.jsonl: {INPUT} (--coll", "--collection c --json c/corpus.jsonl"),
@@ -335,6 +355,29 @@ CASES = [
         write("groups.jsonl", '{"query": "a", "pos": [], "neg": ["b"]}'),
     ),
     Case("train", "split 'dve': c holds neither", "--dev.run dev.run --dev.split dve"),
+    Case(
+        "encode_documents",
+        "test.run:25: 5 columns",
+        "--runs test.run",
+        append("test.run", "q1 Q0 d19 1 0.5"),
+    ),
+    Case(
+        "rerank",
+        "document_states: got s with groups; states serve runs",
+        "--document-states s --run null --groups groups.jsonl",
+    ),
+    Case(
+        "rerank",
+        "document_states: got s with long_documents maxp; a state is that of",
+        "--document_states s --long_documents maxp",
+    ),
+    Case("rerank", "verify_states: got false; it goes with", "--verify_states false"),
+    Case("rerank", "states_memory_gb: got 1.0; it goes with", "--states_memory_gb 1"),
+    Case(
+        "rerank",
+        "states_memory_gb: got -1.0; a number of GB",
+        "--document_states s --states_memory_gb -1",
+    ),
     Case("rerank", "run, groups: neither is given; give --run or --groups", "--run null"),
     Case("rerank", "run, groups: both are given; give one", "--groups groups.jsonl"),
     Case("evaluate", "runs: got a.run,b.run; blanks are needed between", "--runs a.run,b.run"),
@@ -373,6 +416,8 @@ CASES = [
     ),
     Case("rerank", "damaged, or not a safetensors file", "", write(WEIGHTS, b"\x80" * 99)),
     Case("rerank", "holds no tokenizer", "", remove("model/tokenizer.json")),
+    Case("rerank", "family: 'bert' has no document states: its encoder", "--document_states s"),
+    Case("encode_documents", "family: 'bert' has no document states: its encoder"),
     Case(
         "ckpt_convert",
         "the tokenizer has 50277 ids, the model's embedding 30522 rows",

@@ -218,6 +218,30 @@ def test_a_stopped_run_goes_on_where_it_was(
     assert_same(output, undisturbed)
 
 
+@pytest.mark.slow
+def test_a_stopped_run_with_in_batch_negatives_ends_with_the_same_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = [
+        "--model.family", "mamba", "--model.preset", "mamba-tiny",
+        "--model.overrides", "{num_layers: 1, hidden_size: 16, state_size: 4}",
+        "--text.template", "paper-decoder", "--text.max_length", 64,
+        "--loss.in_batch_negatives", "true",
+        "--training.steps", 6, "--training.milestones", 1, "--dev.run", "null",
+    ]  # fmt: skip
+    call(folder, tmp_path / "undisturbed", *options)
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "train", at_step(4, send(signal.SIGTERM)))
+        with pytest.raises(TrainingStoppedError, match="after step 4 of 6"):
+            call(folder, tmp_path / "stopped", *options)
+    call(folder, tmp_path / "stopped", *options)
+    weights = "model/model.safetensors"
+    first, second = (tmp_path / name for name in ("undisturbed", "stopped"))
+    assert (first / weights).read_bytes() == (second / weights).read_bytes()
+    assert compared(first) == compared(second)
+    assert compared(first)[0]["loss"] > 1.5, "of 8 documents, not of 4"
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     folder: Path, output: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ):
