@@ -5,7 +5,6 @@ What a batch is, `training.step.make_train_step` says.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -19,19 +18,13 @@ from jaxrank.data.packing import (
     round_up_rows,
     texts_per_row,
 )
+from jaxrank.data.samples import Sample, candidate_ids
 from jaxrank.data.tokens.table import GroupTokens, tokenise_texts
 from jaxrank.text.buckets import bucket_for
 from jaxrank.text.tokenize import PairTokenizer
-from jaxrank.text.truncation import count_cuts
+from jaxrank.text.truncation import Kept, count_cuts
 
 Batch = dict[str, np.ndarray]
-
-
-class Sample(NamedTuple):
-    """A group with the negatives of this epoch, as places in its `negative_ids`."""
-
-    group: int
-    negatives: list[int]
 
 
 @dataclass(frozen=True)
@@ -111,11 +104,10 @@ class BatchMaker:
     ) -> tuple[GroupTokens, Int[np.ndarray, "Q C"], Int[np.ndarray, "Q C"]]:
         """The ids of the texts, and the numbers of each pair's query and document in them."""
         query_ids, document_ids = [], []
-        for number, negatives in samples:
-            group = self.groups[number]
-            query_ids += [group.query_id] * (1 + len(negatives))
-            document_ids.append(group.positive_id)
-            document_ids += [group.negative_ids[place] for place in negatives]
+        for sample in samples:
+            group = self.groups[sample.group]
+            query_ids += [group.query_id] * (1 + len(sample.negatives))
+            document_ids += candidate_ids(group, sample)
         store = self.tokens
         if store is None:
             unique = [*dict.fromkeys(query_ids)], [*dict.fromkeys(document_ids)]
@@ -137,9 +129,7 @@ class BatchMaker:
         document_rows: Int[np.ndarray, " n"],
     ) -> None:
         """Write the ids of the own pairs into the arrays, and count what is cut of them."""
-        query_lengths = store.queries.lengths[query_rows]
-        document_lengths = store.documents.lengths[document_rows]
-        kept = self.tokenizer.cut(query_lengths, document_lengths)
+        kept = self._count(store, query_rows, document_rows)
         self.tokenizer.join(
             store.queries.read(query_rows),
             store.documents.read(document_rows),
@@ -148,10 +138,22 @@ class BatchMaker:
             input_ids=arrays["input_ids"].reshape(-1),
             token_type_ids=arrays["token_type_ids"].reshape(-1),
         )
+
+    def _count(
+        self,
+        store: GroupTokens,
+        query_rows: Int[np.ndarray, " n"],
+        document_rows: Int[np.ndarray, " n"],
+    ) -> Kept:
+        """What pairs keep of their texts; what they lose is counted."""
+        query_lengths = store.queries.lengths[query_rows]
+        document_lengths = store.documents.lengths[document_rows]
+        kept = self.tokenizer.cut(query_lengths, document_lengths)
         is_empty = store.documents.is_empty[document_rows]
         self.tokenizer.add_counts(
             count_cuts(query_lengths, document_lengths, kept, is_empty=is_empty)
         )
+        return kept
 
     def _targets(
         self, samples: Sequence[Sample], candidate_mask: Bool[np.ndarray, "Q C"]

@@ -4,20 +4,20 @@ Everything that a batch holds is a function of (seed, number of the batch), so t
 the same batches whatever the number of threads, and an iterator's state is one number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grain
-import numpy as np
 
-from jaxrank.data.batches import BatchMaker, BatchShape, Sample
+from jaxrank.data.batches import Batch, BatchMaker, BatchShape
 from jaxrank.data.groups import Group, Targets
+from jaxrank.data.in_batch_negatives import RelevantDocuments
+from jaxrank.data.samples import Sample, draw_samples
+from jaxrank.data.shared_batches import SharedBatchMaker
 from jaxrank.data.tokens.table import GroupTokens
 from jaxrank.errors import InputError
 from jaxrank.text.buckets import bucket_for, length_buckets
+from jaxrank.text.document_first import DocumentFirst
 from jaxrank.text.tokenize import PairTokenizer
-
-# Endless for any training. A dataset of sys.maxsize samples fails when batched one by one.
-_SAMPLES_AT_MOST = 2**48
 
 
 def training_batches(
@@ -33,6 +33,7 @@ def training_batches(
     packing: bool = False,
     accumulation: int = 1,
     tokens: GroupTokens | None = None,
+    relevant_documents: RelevantDocuments | None = None,
     shard: tuple[int, int] = (0, 1),
     rows_multiple: int = 1,
     buckets: Sequence[int] | None = None,
@@ -66,6 +67,9 @@ def training_batches(
         accumulation: parts of a batch; above 1 all arrays have an axis of them in front.
         tokens: the ids of the texts of `groups`, by the same tokenizer; `queries` and `documents`
             are not read then. None: texts are tokenised as batches are made.
+        relevant_documents: None: each query meets its own group's documents. Else each meets all
+            documents of its part of the batch, of all processes, but those given here for it; the
+            batch has documents and queries apart, each padded to a bucket of its own.
         shard: which process of how many this is. A batch holds the groups of this one only, of each
             part; joined over the processes, they are the batch of one process alone (packed, in
             another order, which evens out their tokens). Shapes are equal on all processes, and
@@ -79,21 +83,17 @@ def training_batches(
 
     Raises:
         InputError: fewer groups than one batch takes, no negatives asked for, groups that cannot be
-            cut into equal parts for all processes, or a group without teacher scores.
+            cut into equal parts for all processes, a group without teacher scores, or a template
+            whose sides depend on each other for a batch that has them apart.
     """
     max_length = tokenizer.text.max_length
     lengths = sorted(buckets) if buckets is not None else length_buckets(max_length)
     bucket_for(max_length, lengths)
     _check(groups, groups_per_batch, negatives, accumulation, shard[1], targets)
+    if relevant_documents is not None and (packing or targets is not None or buckets is not None):
+        raise ValueError("documents apart from queries go with no packing, targets or buckets")
     if tokens is None and shard[1] > 1:
         raise ValueError("several processes need tokens: lengths of all texts say the shapes")
-
-    def draw(position: int, group: int) -> Sample:
-        epoch = position // len(groups)
-        # Philox counts, so a stream of its own for each (seed, epoch, group) costs no state.
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, group])))
-        chosen = random.permutation(len(groups[group].negative_ids))[:negatives]
-        return Sample(group, chosen.tolist())
 
     shape = BatchShape(
         candidates=1 + negatives,
@@ -104,16 +104,16 @@ def training_batches(
         shard=shard,
         rows_multiple=rows_multiple,
     )
-    collate = BatchMaker(groups, queries, documents, tokenizer, shape, tokens)
-
-    # grain adds the epoch to the seed, so neighbouring seeds would share orders: spread them.
-    shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    make: Callable[[Sequence[Sample]], Batch]
+    texts = groups, queries, documents, tokenizer, shape, tokens
+    if relevant_documents is None:
+        make = BatchMaker(*texts)
+    else:
+        sides = DocumentFirst(tokenizer)
+        make = SharedBatchMaker(*texts, sides=sides, relevant=relevant_documents)
     return (
-        grain.MapDataset.source(range(len(groups)))
-        .shuffle(seed=shuffle_seed)
-        .repeat(max(1, _SAMPLES_AT_MOST // len(groups)))
-        .map_with_index(draw)
-        .batch(groups_per_batch, batch_fn=collate)
+        draw_samples(groups, negatives=negatives, seed=seed)
+        .batch(groups_per_batch, batch_fn=make)
         .to_iter_dataset(
             grain.ReadOptions(
                 num_threads=num_threads,

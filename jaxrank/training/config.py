@@ -77,6 +77,12 @@ class DataConfig:
     """Which of a document's fields become its text, joined by blanks: body, title-body or
     url-title-body. Null: as the collection says, or title-body."""
 
+    split: str | None = None
+    """Split of `collection` whose qrels say what else is relevant to a query, under
+    loss.in_batch_negatives: documents of other groups with a grade above 0 are no negatives of it,
+    nor are positives of its other groups. Null: train where the collection has it, else the groups
+    alone say."""
+
     negatives: int = 7
     """Negatives of a group in one step, drawn anew each epoch from those in the file. RankMamba: 7;
     State Space Models are Strong Text Rerankers: 15 for passages."""
@@ -160,12 +166,15 @@ class TrainingConfig:
     accumulation: int = 1
     """Parts that a step's groups are cut into: gradients of one part after the other are added up,
     so memory is that of one part and, but for which elements dropout drops, the result that of the
-    whole. A divisor of data.groups_per_batch."""
+    whole. A divisor of data.groups_per_batch. Under loss.in_batch_negatives the groups of a part
+    meet one another alone, so more parts mean fewer negatives."""
 
     chunk: int | None = None
     """Sequences that are scored at a time; the backward pass scores them again. For groups with so
     many negatives that one group does not fit: memory is that of a chunk, for about a third more
-    arithmetic. Null: all of a part at once."""
+    arithmetic. Null: all of a part at once. Under loss.in_batch_negatives: documents that are read
+    at a time, each chunk then meeting all queries of the part, one after the other; the negatives
+    stay the same."""
 
     remat: Literal["auto", "none", "projections", "full"] = "auto"
     """How much of each layer the backward pass computes again: none; projections: all but the

@@ -37,17 +37,17 @@ def score_groups(
 
     if is_packed:
         rows = {name: batch[name] for name in ("input_ids", "token_type_ids", *Packing._fields)}
-        scores_RT = _by_chunks(score, rows, chunk, key)
+        scores_RT = score_by_chunks(score, rows, chunk, key)
         return jnp.take(scores_RT.reshape(-1), batch["places"], axis=0)
     num_queries, num_candidates, length = batch["input_ids"].shape
     rows = {
         name: batch[name].reshape(num_queries * num_candidates, length)
         for name in ("input_ids", "mask", "token_type_ids")
     }
-    return _by_chunks(score, rows, chunk, key).reshape(num_queries, num_candidates)
+    return score_by_chunks(score, rows, chunk, key).reshape(num_queries, num_candidates)
 
 
-def _by_chunks(
+def score_by_chunks(
     score: Callable[[Mapping[str, Array], Array | None], Array],
     rows: Mapping[str, Array],
     chunk: int | None,

@@ -13,6 +13,7 @@ import jax
 
 from jaxrank.errors import InputError
 from jaxrank.shapes import Array
+from jaxrank.training.shared_states import has_shared_states
 from jaxrank.training.step import Metrics, TrainState, TrainStep
 
 GIB = 2**30
@@ -160,7 +161,7 @@ class MeasuredStep:
             return
         # State and batch are there already.
         free = memory.limit - memory.used + needed.arguments
-        sizes = " x ".join(map(str, batch["input_ids"].shape))
+        sizes = _describe_batch(batch)
         text = f"{in_gib(needed.total)} of {in_gib(free)} of memory for a batch of {sizes} tokens"
         if needed.total > free:
             remedy = (
@@ -175,6 +176,16 @@ class MeasuredStep:
         else:
             return
         self._said = needed.total
+
+
+def _describe_batch(batch: Mapping[str, Array]) -> str:
+    """The shapes of a batch's ids."""
+    if not has_shared_states(batch):
+        return " x ".join(map(str, batch["input_ids"].shape))
+    documents, queries = (
+        " x ".join(map(str, batch[f"{side}_ids"].shape)) for side in ("document", "query")
+    )
+    return f"documents of {documents} and queries of {queries}"
 
 
 def in_gib(size: float | int) -> str:

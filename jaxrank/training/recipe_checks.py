@@ -75,6 +75,7 @@ def check_recipe(recipe: Recipe) -> None:
         f"data.groups_per_batch ({recipe.data.groups_per_batch}) is needed",
     )
     _check_loss(recipe.loss)
+    _check_in_batch(recipe)
     _check_lora(recipe.lora, model)
     seeds = {"model": model.seed, "dev": recipe.dev.seed, "training": training.seed}
     for section, seed in seeds.items():
@@ -123,6 +124,39 @@ def _check_loss(loss: LossConfig) -> None:
         not loss.contrastive_weight or targets_of(loss) is not None,
         f"loss.contrastive_weight: got {loss.contrastive_weight}; {loss.name} is InfoNCE itself, "
         "to which no more of it is added",
+    )
+
+
+def _check_in_batch(recipe: Recipe) -> None:
+    data, loss = recipe.data, recipe.loss
+    name = "loss.in_batch_negatives"
+    if not loss.in_batch_negatives:
+        _need(
+            data.split is None,
+            f"data.split: got {data.split}; it says what is no negative under {name}, which is "
+            "needed too",
+        )
+        return
+    _need(
+        data.split is None or data.collection is not None,
+        f"data.split: got {data.split}; its qrels are in data.collection, which is needed too",
+    )
+    _need(
+        targets_of(loss) is None,
+        f"{name}: {loss.name} learns from a value of each pair, which documents of other groups "
+        "have not; loss.name info_nce or localized_contrastive is needed",
+    )
+    _need(
+        not data.packing,
+        f"{name}: got true with data.packing, which puts whole pairs in rows, where documents are "
+        "read apart from queries; one of them must be false",
+    )
+    together = data.groups_per_batch // recipe.training.accumulation
+    _need(
+        together > 1,
+        f"{name}: got true where no groups meet: data.groups_per_batch {data.groups_per_batch} in "
+        f"training.accumulation {recipe.training.accumulation} parts; at least 2 groups a part are "
+        "needed",
     )
 
 

@@ -19,6 +19,7 @@ from jaxrank.shapes import Array, Bool, Float32, Int, Key, PyTree
 from jaxrank.training.group_scores import score_groups
 from jaxrank.training.loss_scale import LossScale, init_loss_scale, update_loss_scale
 from jaxrank.training.losses import Loss, LossConfig, group_accuracy, make_loss
+from jaxrank.training.shared_states import count_tokens, has_shared_states, score_all_pairs
 
 Metrics = dict[str, Array]
 TrainStep = Callable[["TrainState", Mapping[str, Array]], tuple["TrainState", Metrics]]
@@ -26,6 +27,7 @@ TrainStep = Callable[["TrainState", Mapping[str, Array]], tuple["TrainState", Me
 BATCH_KEYS = (
     "input_ids", "mask", "token_type_ids", "candidate_mask", "targets",
     "segment_ids", "positions", "first", "last", "places",
+    "document_ids", "document_mask", "query_ids", "query_mask",
 )  # fmt: skip
 """What a step reads of a batch; see `make_train_step` for which of them there are."""
 
@@ -114,6 +116,14 @@ def make_train_step(
         first, last                 int32 (R, T), see Packing
         places                      int32 (Q, C), place r * T + t of each pair in the rows; 0 where
                                     there is no candidate
+        shared, documents apart from the queries, which all meet all of them:
+        document_ids                int32 (Q, C, L)
+        document_mask               bool (Q, C, L)
+        query_ids                   int32 (Q, K)
+        query_mask                  bool (Q, K)
+        candidate_mask              bool (Q, Q * C): of each query its own group's documents, then
+                                    those of the groups behind it, cyclically; False also where a
+                                    document does not count for a query
 
     With `accumulation` above 1 each array has one axis more in front, of that many parts, which are
     computed one after the other; the gradient is that of the whole. Gradients, their sums and the
@@ -125,16 +135,17 @@ def make_train_step(
 
     It returns the next state and the metrics of this step, all float32 or int32 scalars: `loss`,
     `gradient_norm` (before clipping), `group_accuracy`, `score_spread` (standard deviation of the
-    scores inside a group), `learning_rate`, `pairs`, `tokens` (real ones), `padded_tokens`
-    (padding included), `skipped` (steps in a row up to this one) and, under a loss scale,
-    `loss_scale`.
+    scores inside a group), `learning_rate`, `pairs` (that count), `tokens` (real ones, of shared
+    documents once), `padded_tokens` (all that are computed), `skipped` (steps in a row up to this
+    one) and, under a loss scale, `loss_scale`.
 
     Args:
         optimizer, schedule: what `make_optimizer` returns.
         loss: called as `loss(scores (Q, C), targets, where=candidate_mask)`, a mean over groups
             that have their positive; None: InfoNCE.
         accumulation: parts of a batch.
-        chunk: sequences, or packed rows, of a part that are scored at a time; see `score_groups`.
+        chunk: sequences, packed rows or shared documents of a part that are scored at a time; see
+            `score_groups` and `score_all_pairs`.
         state_sharding: how the state lies on many devices, see `devices.state_shardings`.
     """
     loss = make_loss(LossConfig()) if loss is None else loss
@@ -148,11 +159,14 @@ def make_train_step(
         key: Array,
     ) -> tuple[Array, Metrics]:
         """A part's share of the loss, scaled, and of the metrics."""
-        if chunk is not None:  # so that the gradients of chunks add up in float32
+        is_shared = has_shared_states(part)
+        if chunk is not None or is_shared:
+            # So that the gradients of chunks, or of queries, add up in float32.
             parameters = _widen(parameters)
         module = nnx.merge(graphdef, parameters, frozen)
         where_QC = part["candidate_mask"]
-        scores_QC = score_groups(module, part, key=key, chunk=chunk)
+        score = score_all_pairs if is_shared else score_groups
+        scores_QC = score(module, part, key=key, chunk=chunk)
         share = weight * loss(scores_QC, part.get("targets"), where=where_QC)
         shares = {
             "loss": share,
@@ -261,12 +275,10 @@ def _widen(tree: PyTree) -> PyTree:
 def _count(batch: Mapping[str, Array]) -> Metrics:
     """Pairs, their tokens, without padding and with it."""
     is_pair = batch["candidate_mask"]
-    if "segment_ids" in batch:
-        tokens = jnp.sum(batch["segment_ids"] > 0)
+    if has_shared_states(batch):
+        tokens, padded_tokens = count_tokens(batch)
+    elif "segment_ids" in batch:
+        tokens, padded_tokens = jnp.sum(batch["segment_ids"] > 0), batch["input_ids"].size
     else:
-        tokens = jnp.sum(batch["mask"] & is_pair[..., None])
-    return {
-        "pairs": jnp.sum(is_pair),
-        "tokens": tokens,
-        "padded_tokens": jnp.int32(batch["input_ids"].size),
-    }
+        tokens, padded_tokens = jnp.sum(batch["mask"] & is_pair[..., None]), batch["mask"].size
+    return {"pairs": jnp.sum(is_pair), "tokens": tokens, "padded_tokens": jnp.int32(padded_tokens)}

@@ -25,15 +25,22 @@ from jaxrank.training.memory import (
     read_memory,
 )
 from jaxrank.training.optimizer import make_optimizer
+from jaxrank.training_run.in_batch import SideLengths
 from jaxrank.training_run.start import Start
 from jaxrank.training_run.steps import first_state, recipe_step
 
 
-def fit_batch(recipe: Recipe, start: Start, mesh: Mesh | None) -> tuple[Recipe, str]:
+def fit_batch(
+    recipe: Recipe, start: Start, mesh: Mesh | None, *, sides: SideLengths | None = None
+) -> tuple[Recipe, str]:
     """The recipe with the smallest `training.accumulation` that fits the memory, and a note.
 
     Groups of the batch's longest possible sequences count. Each number that is tried compiles the
     step once.
+
+    Args:
+        sides: with in-batch negatives, the longest sides of a pair. Each part keeps two groups at
+            least then.
 
     Raises:
         InputError: nothing says what memory there is, or not even the smallest parts fit.
@@ -52,10 +59,10 @@ def fit_batch(recipe: Recipe, start: Start, mesh: Mesh | None) -> tuple[Recipe, 
     candidates = [
         parts
         for parts in range(recipe.training.accumulation, groups + 1)
-        if groups % (parts * devices) == 0
+        if groups % (parts * devices) == 0 and (sides is None or parts < groups)
     ]
     parts, needed = find_accumulation(
-        lambda parts: _measure(_with_accumulation(recipe, parts), start, mesh),
+        lambda parts: _measure(_with_accumulation(recipe, parts), start, mesh, sides),
         candidates,
         free=free,
     )
@@ -64,6 +71,8 @@ def fit_batch(recipe: Recipe, start: Start, mesh: Mesh | None) -> tuple[Recipe, 
         f"training.find_batch_size: the {groups} groups of a step {count} "
         f"(training.accumulation {parts}): {in_gib(needed.total)} of {in_gib(free)} of memory"
     )
+    if sides is not None and parts > 1:
+        note += f"; a query meets the documents of {groups // parts} groups"
     return _with_accumulation(recipe, parts), note
 
 
@@ -74,11 +83,13 @@ def use_earlier_batch(recipe: Recipe, resolved: Mapping[str, Any]) -> Recipe:
     )
 
 
-def longest_batch(recipe: Recipe, *, max_length: int) -> dict[str, np.ndarray]:
+def longest_batch(
+    recipe: Recipe, *, max_length: int, sides: SideLengths | None = None
+) -> dict[str, np.ndarray]:
     """A batch of this process of the largest shape that can occur; what it says means nothing.
 
-    Packed, its rows hold one pair each. That is more than will occur, as how well pairs pack is
-    not known before they are there.
+    With `sides` documents and queries are apart. Packed, its rows hold one pair each. That is more
+    than will occur, as how well pairs pack is not known before they are there.
     """
     parts, candidates = recipe.training.accumulation, 1 + recipe.data.negatives
     groups = recipe.data.groups_per_batch // parts // jax.process_count()
@@ -86,6 +97,14 @@ def longest_batch(recipe: Recipe, *, max_length: int) -> dict[str, np.ndarray]:
     batch: dict[str, np.ndarray] = {
         "candidate_mask": np.ones((*lead, groups, candidates), np.bool_)
     }
+    if sides is not None:
+        together = recipe.data.groups_per_batch // parts
+        shapes = {"document": (groups, candidates, sides.document), "query": (groups, sides.query)}
+        batch = {"candidate_mask": np.ones((*lead, groups, together * candidates), np.bool_)}
+        for side, shape in shapes.items():
+            batch[f"{side}_ids"] = np.zeros((*lead, *shape), np.int32)
+            batch[f"{side}_mask"] = np.ones((*lead, *shape), np.bool_)
+        return batch
     if targets_of(recipe.loss) is not None:
         batch["targets"] = np.zeros((*lead, groups, candidates), np.float32)
     if not recipe.data.packing:
@@ -109,7 +128,9 @@ def batch_putter(
     return partial(put_batch, mesh=mesh, accumulation=recipe.training.accumulation)
 
 
-def _measure(recipe: Recipe, start: Start, mesh: Mesh | None) -> StepMemory | None:
+def _measure(
+    recipe: Recipe, start: Start, mesh: Mesh | None, sides: SideLengths | None
+) -> StepMemory | None:
     """Memory of the recipe's step on its longest batch."""
     # Neither the length of the run nor that of the warm-up takes memory.
     config = replace(recipe.optimizer, warmup_steps=0, warmup_fraction=None)
@@ -131,7 +152,7 @@ def _measure(recipe: Recipe, start: Start, mesh: Mesh | None) -> StepMemory | No
         )
     sharding = shardings[0] if shardings else None
     train_step = recipe_step(recipe, graphdef, optimizer, schedule, state_sharding=sharding)
-    batch = longest_batch(recipe, max_length=start.text.max_length)
+    batch = longest_batch(recipe, max_length=start.text.max_length, sides=sides)
     return measure_step(train_step, state, batch_putter(recipe, mesh)(batch))
 
 

@@ -21,6 +21,7 @@ from jaxrank.training.config import Recipe
 from jaxrank.training.dev import DevSample, draw_sample
 from jaxrank.training.losses import targets_of
 from jaxrank.training.processes import is_first_process, wait_for_all
+from jaxrank.training_run.in_batch import find_relevant
 
 
 class RunBatches(NamedTuple):
@@ -65,6 +66,10 @@ def make_batches(
             data.groups, data.queries, data.documents, tokenizer, progress=progress
         )
         notes.append(tokens.summary())
+    relevant = None
+    if recipe.loss.in_batch_negatives:
+        relevant, note = find_relevant(recipe, data, collection)
+        notes = [*notes, note]
     batches = training_batches(
         data.groups,
         data.queries,
@@ -77,6 +82,7 @@ def make_batches(
         packing=recipe.data.packing,
         accumulation=recipe.training.accumulation,
         tokens=tokens,
+        relevant_documents=relevant,
         shard=shard,
         rows_multiple=jax.local_device_count(),
         num_threads=recipe.data.num_threads,

@@ -48,6 +48,6 @@ def build_machinery(run: Prepared, *, say: Callable[[str], None]) -> Machinery:
         peak_tflops=find_peak_tflops(jax.devices()[0].device_kind),
     )
     if jax.default_backend() != "cpu" and not recipe.data.packing:
-        longest = longest_batch(recipe, max_length=start.text.max_length)
+        longest = longest_batch(recipe, max_length=start.text.max_length, sides=run.sides)
         train_step.measure(state, put(longest))
     return Machinery(state, train_step, put, throughput.rates)

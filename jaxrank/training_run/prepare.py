@@ -16,6 +16,7 @@ from jaxrank.training.optimizer import make_optimizer
 from jaxrank.training.text_options import text_options_named
 from jaxrank.training_run.batch_size import fit_batch, use_earlier_batch
 from jaxrank.training_run.data import RunBatches, load_dev_sample, load_groups, make_batches
+from jaxrank.training_run.in_batch import SideLengths, check_in_batch
 from jaxrank.training_run.start import Start, load_start
 
 
@@ -33,6 +34,8 @@ class Prepared(NamedTuple):
     sample: DevSample | None
     mesh: Mesh | None
     notes: tuple[str, ...]
+    sides: SideLengths | None = None
+    """With in-batch negatives."""
 
 
 def prepare(
@@ -49,11 +52,12 @@ def prepare(
         earlier: what the options of the run that goes on came to.
     """
     start = load_start(recipe)
+    sides = check_in_batch(recipe, start)
     notes = start.notes
     if recipe.training.find_batch_size and earlier is not None:
         recipe = use_earlier_batch(recipe, earlier)
     elif recipe.training.find_batch_size:
-        recipe, note = fit_batch(recipe, start, mesh)
+        recipe, note = fit_batch(recipe, start, mesh, sides=sides)
         notes = (*notes, note)
     if recipe.training.find_batch_size:
         # What was found must suit these devices, which may be others than it was found on.
@@ -95,4 +99,5 @@ def prepare(
         sample,
         mesh,
         (*notes, *data.notes, *dev_notes),
+        sides,
     )

@@ -72,6 +72,31 @@ def test_what_cannot_be_run_is_named(section: str, values: dict[str, Any], messa
         check_recipe(make_recipe(section, **values))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"name": "margin_mse"}}, "in_batch_negatives: margin_mse learns from a value of"),
+        ({"loss": {"name": "ranknet"}}, "loss.name info_nce or localized_contrastive is needed"),
+        ({"data": {"packing": True}}, "got true with data.packing, .* must be false"),
+        ({"training": {"accumulation": 8}}, "where no groups meet: .* 8 in training.accumulation"),
+        ({"data": {"split": "train", "collection": None}}, "data.split: got train; its qrels are"),
+        (
+            {"data": {"split": "train"}, "loss": {"in_batch_negatives": False}},
+            "data.split: got train; it says what is no negative under loss.in_batch_negatives",
+        ),
+    ],
+)
+def test_in_batch_negatives_are_refused_where_they_cannot_be(
+    changes: dict[str, dict[str, Any]], message: str
+):
+    recipe = make_recipe("loss", in_batch_negatives=True)
+    check_recipe(recipe)
+    for section, values in changes.items():
+        recipe = replace(recipe, **{section: replace(getattr(recipe, section), **values)})
+    with pytest.raises(InputError, match=message):
+        check_recipe(recipe)
+
+
 def test_an_epoch_is_every_group_once():
     config = TrainingConfig(output=Path("o"), epochs=1.0)
     assert count_steps(config, num_groups=734_008, groups_per_batch=8) == 91_751
