@@ -7,9 +7,9 @@ what is allowed, or what was measured. Correctness is computed with "highest" ma
 a GPU's float32 default is TF32; speed with the defaults. Inputs are drawn from a new seed each
 time; the seed is printed.
 
-Needs jax, flax, optax, numpy and jaxtyping alone; the check named resume orbax-checkpoint too. Exit
-status: 0 all is well, 1 a check failed, 2 there is no GPU or an option is wrong, 3 nothing failed
-and some had no time, or nothing could be checked at all.
+Needs jax, flax, optax, numpy and jaxtyping alone; the check named resume orbax-checkpoint too, and
+those of document states transformers. Exit status: 0 all is well, 1 a check failed, 2 there is no
+GPU or an option is wrong, 3 nothing failed and some had no time, or nothing could be checked.
 """
 
 import argparse

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from scripts.gpu_check.around import check_causal_conv1d, check_norms_and_dropout, time_around
 from scripts.gpu_check.attention import check_attention
 from scripts.gpu_check.benchmarks import LENGTHS_OF, bench, bench_against
+from scripts.gpu_check.document_states import bench_document_states, check_document_states
 from scripts.gpu_check.models import check_models
 from scripts.gpu_check.poison import check_poisoned
 from scripts.gpu_check.repeats import check_repeats
@@ -54,8 +55,10 @@ CHECKS: dict[str, Check] = {
     "attention": Check(check_attention),
     "models": Check(check_models),
     "training": Check(check_training),
+    "document_states": Check(check_document_states),
     **{f"bench_train_{preset}": _bench("train", preset) for preset in LENGTHS_OF},
     "bench_around": Check(time_around),
+    "bench_document_states": Check(bench_document_states, silence_s=300.0),
     "bench_ssd": _bench("ssd"),
     "bench_attention": _bench("attention"),
     "bench_score": _bench("score"),

@@ -255,6 +255,17 @@ def test_it_runs_where_only_jax_flax_and_optax_are():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+def test_document_states_are_checked_where_only_transformers_is_besides():
+    absent = ("grain", "jsonargparse", "bm25s", "ir_measures", "rax", "pyarrow", "torch")
+    program = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\n"
+        "from jaxrank.ranking import scoring\n"
+        "from scripts.document_states import candidates, random_models, turns\n"
+        "from scripts.gpu_check import worker\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
 def test_the_watching_process_leaves_the_gpu_alone():
     program = (
         "import scripts.gpu_check.__main__\n"
@@ -265,7 +276,9 @@ def test_the_watching_process_leaves_the_gpu_alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CORRECTNESS, "bench_train_bert-base", "bench_around"])
+@pytest.mark.parametrize(
+    "name", [*CORRECTNESS, "bench_train_bert-base", "bench_around", "bench_document_states"]
+)
 def test_every_check_is_well_at_toy_sizes(name: str):
     rows = list(run_check(name, TOY_SIZES))
     assert rows
