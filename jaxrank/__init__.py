@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from jaxrank.ops.conv import causal_conv1d as causal_conv1d
     from jaxrank.ops.selective_scan import selective_scan as selective_scan
     from jaxrank.ops.ssd import ssd as ssd
+    from jaxrank.ranking.document_states.cache import CachedStates as CachedStates
+    from jaxrank.ranking.document_states.on_device import DeviceStates as DeviceStates
+    from jaxrank.ranking.document_states.states import DocumentStates as DocumentStates
     from jaxrank.ranking.policies import LongDocuments as LongDocuments
     from jaxrank.ranking.windows import TitledText as TitledText
     from jaxrank.reranker import Reranker as Reranker
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Reranker": "jaxrank.reranker",
+    "DocumentStates": "jaxrank.ranking.document_states.states",
+    "CachedStates": "jaxrank.ranking.document_states.cache",
+    "DeviceStates": "jaxrank.ranking.document_states.on_device",
     "LongDocuments": "jaxrank.ranking.policies",
     "TitledText": "jaxrank.ranking.windows",
     "selective_scan": "jaxrank.ops.selective_scan",
@@ -35,6 +41,9 @@ _HOMES = {
     "ranknet": "jaxrank.training.losses",
 }
 __all__ = [
+    "CachedStates",
+    "DeviceStates",
+    "DocumentStates",
     "LongDocuments",
     "Reranker",
     "TitledText",

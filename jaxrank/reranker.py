@@ -15,7 +15,6 @@ from jaxrank.compilation_cache import keep_compilations
 from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerConfig, RerankerModule, build_module, parameters
 from jaxrank.progress import track
-from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.filling import encode_texts
 from jaxrank.ranking.document_states.formats import StateDType
 from jaxrank.ranking.document_states.identity import StateIdentity
@@ -23,10 +22,9 @@ from jaxrank.ranking.document_states.of_model import StatesOfModel, refuse_what_
 from jaxrank.ranking.document_states.on_device import DeviceStates
 from jaxrank.ranking.document_states.scoring import BATCH_SIZE, StateScorer
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.long_documents import DocumentScorer, Text, as_text
+from jaxrank.ranking.long_documents import DocumentScorer, Text, as_pairs, as_text
 from jaxrank.ranking.policies import LongDocuments
 from jaxrank.ranking.scoring import Scorer
-from jaxrank.ranking.windows import TitledText
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import PairTokenizer, TruncationCounts
 
@@ -141,14 +139,7 @@ class Reranker:
         Raises:
             ValueError: something that is no pair of texts, by its place.
         """
-        if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
-            raise ValueError("predict takes a list of pairs; for one pair write predict([pair])")
-        texts: list[tuple[str, Text]] = []
-        for index, pair in enumerate(pairs):
-            is_pair = not isinstance(pair, str) and len(pair) == 2 and isinstance(pair[0], str)
-            if not is_pair or not isinstance(pair[1], (str, TitledText)):
-                raise ValueError(f"pairs[{index}]: got {pair!r:.80}; (query, document) is needed")
-            texts.append((str(pair[0]), pair[1]))
+        texts = as_pairs(pairs)
         if long_documents is None or not long_documents.has_windows:
             short = [(query, as_text(document)) for query, document in texts]
             return self._score(short, batch_size, show_progress_bar)
@@ -188,8 +179,8 @@ class Reranker:
         """Documents by falling relevance to one query; ties keep their order.
 
         Args:
-            documents: texts, or states of `encode_documents`, of which only the query is computed;
-                `states.select(ids)` are a query's candidates.
+            documents: texts, or states of `encode_documents` or `open_states`, of which only the
+                query is computed; `states.select(ids)` are a query's candidates.
             batch_size: as for `predict`, None: 32 texts, or 100 states.
             long_documents: as for `predict`; texts only.
 
@@ -205,17 +196,15 @@ class Reranker:
             raise ValueError("documents: got one text; a list of texts is needed")
         if isinstance(documents, DocumentStates | DeviceStates):
             refuse_what_needs_texts(return_documents, long_documents)
-            return self._states.rank(query, documents, top_k, batch_size)
+            return self.document_states.rank(query, documents, top_k, batch_size)
         pairs = [(query, document) for document in documents]
-        scores = self.predict(pairs, batch_size or 32, long_documents=long_documents)
-        rows = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        ranked: list[dict[str, Any]] = [
-            {"corpus_id": row, "score": float(scores[row])} for row in rows
+        together = 32 if batch_size is None else batch_size
+        scores = self.predict(pairs, together, long_documents=long_documents)
+        return [
+            {"corpus_id": row, "score": float(scores[row])}
+            | ({"text": documents[row]} if return_documents else {})
+            for row in np.argsort(-scores, kind="stable")[:top_k].tolist()
         ]
-        if return_documents:
-            for row, entry in zip(rows, ranked, strict=True):
-                entry["text"] = documents[row]
-        return ranked
 
     def encode_documents(
         self,
@@ -230,33 +219,43 @@ class Reranker:
 
         Args:
             texts: documents, called "0", "1", ..., or a mapping of ids to them.
-            dtype: what states are kept in.
+            dtype: what states are kept in: float32 is exact. The command `jaxrank.encode_documents`
+                keeps bfloat16 unless it is told otherwise, and a folder has one of them.
             output: a folder for them, new, or one of this model's states, where documents that are
                 there already are not read again. None: they stay in memory.
 
         Raises:
             InputError: this kind of model or its template has no document states, with the reason;
-                states of another model in `output`; a state that is not finite.
+                `output` has states of another model, of another dtype, or of other texts of these
+                ids; a state that is not finite.
         """
-        encoder = self.document_encoder(dtype, batch_size)
+        encoder = self.document_states.encoder(dtype, batch_size)
         return encode_texts(texts, encoder, output=output, progress=show_progress_bar)
 
-    def document_encoder(
-        self, dtype: StateDType = "float32", batch_size: int = 32
-    ) -> DocumentEncoder:
-        """What turns documents into records of their states; see `encode_documents`."""
-        return self._states.encoder(dtype, batch_size)
+    def open_states(self, folder: str | Path, *, verify: bool = True) -> DocumentStates:
+        """Open states on disk that were made for this model, for `rank` and `state_scorer`.
+
+        Args:
+            folder: what `encode_documents`, here or as a command, has written.
+            verify: whether every state that is read is compared with its checksum.
+
+        Raises:
+            InputError: there are none, they are damaged, or they were made for another model,
+                template or budget, by what differs.
+        """
+        return self.document_states.open(folder, verify=verify)
 
     def state_scorer(self, batch_size: int = BATCH_SIZE) -> StateScorer:
         """What scores any documents of any states; the same object for the same `batch_size`."""
-        return self._states.scorer(batch_size)
+        return self.document_states.scorer(batch_size)
 
     def state_identity(self) -> StateIdentity:
         """What this model's document states are made for: weights, template, tokens, budget."""
-        return self._states.identity
+        return self.document_states.identity
 
     @cached_property
-    def _states(self) -> StatesOfModel:
+    def document_states(self) -> StatesOfModel:
+        """What makes states and scores from them, with the weights as they are when first used."""
         return StatesOfModel(self.module, self._pairs)
 
     @property

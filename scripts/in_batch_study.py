@@ -4,8 +4,9 @@
         --groups runs/medquad/groups.jsonl --dev_run runs/medquad/bm25.dev.run
 
 The seconds of a step of both recipes are measured first, or given; each is then trained for as many
-steps as take the same time, from each seed's equal start. Every step is a command whose result is
-kept, so a study that was ended goes on where it was; the table shows what is there.
+steps as take the same time, from each seed's equal start; what the clock said of each, compiling
+included, stands below the table. Every step is a command whose result is kept, so a study that was
+ended goes on where it was; the table shows what is there.
 """
 
 import argparse
@@ -34,6 +35,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {"plain": "false", "in_batch": "true"}
 MEASURES = ("RR@10", "nDCG@10")
 LINES_TO_LEAVE_OUT = 2  # of the log, in which most is compiled
+LOSS_OVER = {"plain": "loss_over_own_group", "in_batch": "loss_over_batch"}
+"""What each recipe's loss is named in the result: over more documents it is larger by itself."""
+EQUAL_WITHIN = 0.05
+"""Of the time of a plain run: what counts as equal."""
 
 
 def main() -> None:
@@ -203,8 +208,14 @@ def _report(options: argparse.Namespace) -> None:
 def _trained(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """What each run's training took: the clock's seconds, compiling included, and its last loss."""
     lines = {name: read_metrics(options.output / f"{name}-{seed}")[-1] for name in RECIPES}
-    names = ("step", "time_s", "loss")
-    return {recipe: {name: line[name] for name in names} for recipe, line in lines.items()}
+    return {
+        recipe: {
+            "step": line["step"],
+            "time_s": line["time_s"],
+            LOSS_OVER[recipe]: line["loss"],
+        }
+        for recipe, line in lines.items()
+    }
 
 
 def compare(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -255,6 +266,25 @@ def make_table(result: Mapping[str, Any]) -> list[str]:
                 f"{of['wins']}/{of['ties']}/{of['losses']}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *describe_clocks(result["seeds"])]
+
+
+def describe_clocks(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each seed's two runs took, and what to do where that is not the same time."""
+    lines, shares = [], []
+    for found in seeds:
+        plain, in_batch = (found["trained"][recipe]["time_s"] for recipe in RECIPES)
+        shares.append(in_batch / plain - 1)
+        lines.append(
+            f"Seed {found['seed']}: trained for {plain:,.0f} s plain, {in_batch:,.0f} s in-batch "
+            f"({shares[-1]:+.1%}), compiling included."
+        )
+    worst = max(shares, key=abs, default=0.0)
+    if abs(worst) > EQUAL_WITHIN:
+        lines.append(
+            f"NOT at equal time: {worst:+.1%}, {EQUAL_WITHIN:.0%} counts as equal. A new study "
+            "needs --step_seconds from these clocks and steps."
+        )
     return lines
 
 

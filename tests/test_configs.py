@@ -69,9 +69,11 @@ OTHER_LAYERS = {
     ],
     "medquad-minilm.yaml": ["--model.init_from=m"],
     "medquad-mamba-small.yaml": [],
+    "medquad-mamba-small-in-batch.yaml": [],
     "quickstart/train.yaml": [],
 }
 """Recipes of no paper, with the options that whoever runs them gives."""
+LAYERS_BELOW = {"medquad-mamba-small-in-batch.yaml": ["medquad-mamba-small.yaml"]}
 
 
 def read(layers: list[Path], *arguments: str) -> Recipe:
@@ -249,7 +251,18 @@ def test_every_file_belongs_to_a_test():
 
 @pytest.mark.parametrize("name", OTHER_LAYERS)
 def test_a_recipe_of_no_paper_is_whole(name: str):
-    read([CONFIGS / name], *OTHER_LAYERS[name])
+    read([CONFIGS / layer for layer in (*LAYERS_BELOW.get(name, ()), name)], *OTHER_LAYERS[name])
+
+
+def test_a_layer_turns_in_batch_negatives_on_and_leaves_the_rest():
+    names = "medquad-mamba-small.yaml", "medquad-mamba-small-in-batch.yaml"
+    plain, in_batch = (
+        flatten(as_plain(read([CONFIGS / name for name in names[:count]]))) for count in (1, 2)
+    )
+    assert {key: value for key, value in in_batch.items() if value != plain[key]} == {
+        "loss.in_batch_negatives": True,
+        "training.output": "runs/medquad-mamba-small-in-batch",
+    }
 
 
 @pytest.mark.parametrize(

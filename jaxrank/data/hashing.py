@@ -1,11 +1,12 @@
 """Digests of what is stored: 64 bits of a text, SHA-256 of a file while it is written."""
 
 from hashlib import blake2b, sha256
-from typing import IO
-
-import pyarrow as pa
+from typing import IO, Any, TypeAlias
 
 _HASH_BYTES = 8
+
+Buffer: TypeAlias = Any
+"""Bytes, or what else shows its memory byte by byte: `collections.abc.Buffer` of Python 3.12."""
 
 
 def hash_text(text: str) -> int:
@@ -22,7 +23,7 @@ class HashedFile:
         self._digest = sha256()
         self.size = 0
 
-    def write(self, data: bytes | pa.Buffer) -> int:
+    def write(self, data: Buffer) -> int:
         """Append bytes."""
         self._digest.update(data)
         self.size += len(data)

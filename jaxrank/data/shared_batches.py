@@ -8,27 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from jaxrank.data.batches import Batch, BatchMaker
 from jaxrank.data.in_batch_negatives import RelevantDocuments, mask_pairs
 from jaxrank.data.samples import Sample, candidate_ids
-from jaxrank.text.buckets import bucket_for, length_buckets
+from jaxrank.text.buckets import bucket_for, few_buckets, length_buckets
 from jaxrank.text.document_first import DocumentFirst
 from jaxrank.text.templates import Field
-
-_QUERY_STEP = 8
-
-
-def query_buckets(longest: int) -> tuple[int, ...]:
-    """Rising lengths that end in `longest`, closer than `length_buckets`.
-
-    A query's tokens run behind every document of its part, and so does its padding.
-
-    >>> query_buckets(20)
-    (8, 16, 20)
-    """
-    return (*range(_QUERY_STEP, longest, _QUERY_STEP), longest)
 
 
 @dataclass(frozen=True)
@@ -41,7 +28,7 @@ class SharedBatchMaker(BatchMaker):
     sides: DocumentFirst = field(kw_only=True)
     """Of the same tokenizer."""
     relevant: RelevantDocuments = field(kw_only=True)
-    """Of each query; these are not among its negatives."""
+    """To queries; these are not among a query's negatives."""
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """The arrays of a batch."""
@@ -51,9 +38,9 @@ class SharedBatchMaker(BatchMaker):
         store, query_rows, document_rows = self._find(samples, candidate_mask)
         is_own = shape.own(candidate_mask)
         own_queries, own_documents = shape.own(query_rows), shape.own(document_rows)
-        query_lengths = self._lengths("query", store.queries.lengths[query_rows[:, 0]])
+        query_lengths = self.sides.lengths("query", store.queries.lengths[query_rows[:, 0]])
         document_lengths = np.ones(candidate_mask.shape, np.int64)
-        document_lengths[candidate_mask] = self._lengths(
+        document_lengths[candidate_mask] = self.sides.lengths(
             "document", store.documents.lengths[document_rows[candidate_mask]]
         )
         arrays = {
@@ -72,18 +59,6 @@ class SharedBatchMaker(BatchMaker):
             return {name: array[0] for name, array in arrays.items()}
         return arrays
 
-    def _budgets(self, field: Field) -> tuple[int, int]:
-        """The most tokens of a side, and of its text alone."""
-        sides, tokenizer = self.sides, self.tokenizer
-        if field == "query":
-            return sides.query_budget, tokenizer.query_budget
-        return sides.document_budget, tokenizer.document_budget
-
-    def _lengths(self, field: Field, text_lengths: Int[np.ndarray, " n"]) -> np.ndarray:
-        """The lengths of sides whose texts have so many tokens before they are cut."""
-        side, text = self._budgets(field)
-        return np.minimum(text_lengths, text) + (side - text)
-
     def _side(
         self,
         field: Field,
@@ -98,8 +73,10 @@ class SharedBatchMaker(BatchMaker):
             texts: the ids of the own texts.
             where: which places have one; None: all. The others hold one pad token.
         """
-        longest, _ = self._budgets(field)
-        buckets = length_buckets(longest) if field == "document" else query_buckets(longest)
+        # A step is compiled for each pair of a document's bucket and a query's, so of these there
+        # are few.
+        buckets_up_to = length_buckets if field == "document" else few_buckets
+        buckets = buckets_up_to(self.sides.budget_of(field))
         row_length = bucket_for(int(lengths.max()), buckets)
         own_lengths = self.shape.own(lengths)
         mask = np.arange(row_length) < own_lengths[..., None]

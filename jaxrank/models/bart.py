@@ -11,7 +11,6 @@ decoded position, from the start token, as P1 scores T5.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 from flax import nnx
@@ -207,7 +206,7 @@ class BartStack(nnx.Module):
         embedded_key, layers_key = split_key(key, 2)
         embedded = self.embedding_norm(embedded + self.position(positions + POSITION_OFFSET))
         embedded = dropout(embedded, self.dropout_rate, embedded_key)
-        result: Any = self.layers(
+        hidden, outputs, _ = self.layers(
             embedded,
             key=layers_key,
             return_hidden_states=return_hidden_states,
@@ -215,7 +214,6 @@ class BartStack(nnx.Module):
             source=source,
             source_visible=source_visible,
         )
-        hidden, outputs = result if return_hidden_states else (result, ())
         return hidden, (embedded, *outputs) if return_hidden_states else ()
 
 

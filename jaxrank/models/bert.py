@@ -12,7 +12,6 @@ classification classes beside those.
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 from flax import nnx
@@ -163,16 +162,13 @@ class Bert(nnx.Module):
         embedded = self.embeddings(input_ids, token_type_ids, positions, key=embeddings_key)
         if self.projection is not None:
             embedded = self.projection(embedded)
-        result: Any = self.layers(
+        hidden, outputs, _ = self.layers(
             embedded,
             key=layers_key,
             visible=visible_tokens(mask, packing),
             return_hidden_states=return_hidden_states,
         )
-        if not return_hidden_states:
-            return result
-        hidden, outputs = result
-        return hidden, (embedded, *outputs)
+        return (hidden, (embedded, *outputs)) if return_hidden_states else hidden
 
 
 def _norm(config: BertConfig, width: int, *, dtype: DTypeLike) -> LayerNorm:

@@ -41,7 +41,7 @@ def classification_head(
 class CausalAttention(MultiHeadAttention):
     """Attention of tokens to themselves and those before, also to those that were read before."""
 
-    def __call__(  # type: ignore[override]
+    def go_on(
         self,
         hidden: Float[Array, "B L D"],
         *,
@@ -50,7 +50,7 @@ class CausalAttention(MultiHeadAttention):
         rotary: Rotary | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B L D"], KeysAndValues]:
-        """Mix, and also yield the keys, turned, and values of `hidden`.
+        """Mix behind what was read, and also yield the keys, turned, and values of `hidden`.
 
         Args:
             hidden: the tokens.
@@ -177,7 +177,7 @@ class CausalDecoder(nnx.Module):
             prefix = KeysAndValues(**initial_state.arrays)
         embeddings_key, layers_key = split_key(key, 2)
         embedded = self.embed(input_ids, positions, key=embeddings_key)
-        applied = self.layers(
+        last, outputs, own = self.layers(
             embedded,
             key=layers_key,
             per_layer={"prefix": prefix},
@@ -187,8 +187,6 @@ class CausalDecoder(nnx.Module):
             return_hidden_states=return_hidden_states,
             **self.context(positions),
         )
-        stream, own = applied if return_final_state else (applied, None)
-        last, outputs = stream if return_hidden_states else (stream, ())
         hidden = self.finish(last)
         encoded = (hidden, (embedded, *outputs[:-1], hidden)) if return_hidden_states else hidden
         return encoded if own is None else (encoded, joined_state(initial_state, own, mask))

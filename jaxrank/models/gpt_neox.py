@@ -139,7 +139,7 @@ class GptNeoXLayer(nnx.Module):
     ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], KeysAndValues]:
         """Apply the layer; see CausalDecoder. A `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
-        mixed, own = self.attention(
+        mixed, own = self.attention.go_on(
             self.attention_norm(hidden),
             visible=visible,
             prefix=prefix,

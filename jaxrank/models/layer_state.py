@@ -16,7 +16,7 @@ LayerState = dict[str, Array]
 `recurrence` (B, ...), float32. Other dtypes may come in."""
 
 
-def state_arrays(
+def state_space_arrays(
     config: StateSpaceConfig, *, convolved: int, recurrence: tuple[int, ...]
 ) -> tuple[StateArray, ...]:
     """What a text's state is made of: channels of the convolution, shape of the recurrence's state.

@@ -178,7 +178,7 @@ class LlamaLayer(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"] | tuple[Float[Array, "B L D"], KeysAndValues]:
         """Apply the layer; see CausalDecoder. A `key` turns dropout on."""
-        mixed, own = self.attention(
+        mixed, own = self.attention.go_on(
             self.attention_norm(hidden), visible=visible, prefix=prefix, rotary=rotary, key=key
         )
         hidden = hidden + mixed

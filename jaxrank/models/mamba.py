@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxrank.models.backbone import Family
-from jaxrank.models.layer_state import LayerState, initial_arrays, state_arrays
+from jaxrank.models.layer_state import LayerState, initial_arrays, state_space_arrays
 from jaxrank.models.state_space import (
     Mixed,
     StateSpaceBackbone,
@@ -121,11 +121,11 @@ class Mamba(StateSpaceBackbone):
 
     make_mixer = MambaMixer
 
-
-def mamba_state(config: MambaConfig) -> tuple[StateArray, ...]:
-    """What the state of a text is made of."""
-    inner = config.inner_size
-    return state_arrays(config, convolved=inner, recurrence=(inner, config.state_size))
+    @staticmethod
+    def state_arrays(config: MambaConfig) -> tuple[StateArray, ...]:
+        """Inputs of the convolution, and the states of every channel."""
+        inner = config.inner_size
+        return state_space_arrays(config, convolved=inner, recurrence=(inner, config.state_size))
 
 
 SMALLEST = MambaConfig()
@@ -146,5 +146,5 @@ FAMILY = Family(
     classification_head=None,
     presets=PRESETS,
     lora_targets=("in_proj", "x_proj", "out_proj"),
-    state_arrays=mamba_state,
+    state_arrays=Mamba.state_arrays,
 )

@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from jaxrank.errors import InputError
 from jaxrank.models.backbone import Family
-from jaxrank.models.layer_state import LayerState, initial_arrays, state_arrays
+from jaxrank.models.layer_state import LayerState, initial_arrays, state_space_arrays
 from jaxrank.models.stack import keep_beside_projections
 from jaxrank.models.state_space import (
     Mixed,
@@ -174,11 +174,11 @@ class Mamba2(StateSpaceBackbone):
 
     make_mixer = Mamba2Mixer
 
-
-def mamba2_state(config: Mamba2Config) -> tuple[StateArray, ...]:
-    """What the state of a text is made of."""
-    heads = config.num_heads, config.head_size, config.state_size
-    return state_arrays(config, convolved=config.convolved_size, recurrence=heads)
+    @staticmethod
+    def state_arrays(config: Mamba2Config) -> tuple[StateArray, ...]:
+        """Inputs of the convolution, and the states of every head."""
+        heads = config.num_heads, config.head_size, config.state_size
+        return state_space_arrays(config, convolved=config.convolved_size, recurrence=heads)
 
 
 SMALLEST = Mamba2Config()
@@ -199,5 +199,5 @@ FAMILY = Family(
     classification_head=None,
     presets=PRESETS,
     lora_targets=("in_proj", "out_proj"),
-    state_arrays=mamba2_state,
+    state_arrays=Mamba2.state_arrays,
 )

@@ -230,7 +230,7 @@ class ModernBert(nnx.Module):
             make_rotary(positions, jnp.asarray(rotary_frequencies(width, base=base)))
             for base in (config.global_rotary_base, config.local_rotary_base)
         )
-        result: Any = self.layers(
+        last, outputs, _ = self.layers(
             embedded,
             key=layers_key,
             return_hidden_states=return_hidden_states,
@@ -242,11 +242,8 @@ class ModernBert(nnx.Module):
                 "attention_norm": jnp.pad(self.attention_norms[...], [(1, 0), (0, 0)]),
             },
         )
-        if not return_hidden_states:
-            return self.final_norm(result)
-        hidden, outputs = result
-        hidden = self.final_norm(hidden)
-        return hidden, (embedded, *outputs[:-1], hidden)
+        hidden = self.final_norm(last)
+        return (hidden, (embedded, *outputs[:-1], hidden)) if return_hidden_states else hidden
 
 
 class ModernBertHead(nnx.Module):

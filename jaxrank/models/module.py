@@ -22,7 +22,7 @@ from jaxrank.models.implementations import Implementations, choose_implementatio
 from jaxrank.models.layers import split_key
 from jaxrank.models.packing import Packing
 from jaxrank.models.stack import Remat
-from jaxrank.models.states import State, check_state
+from jaxrank.models.states import State
 from jaxrank.shapes import Array, Bool, Float32, Int, Key
 
 HeadName = Literal["linear", "classification"]
@@ -169,8 +169,7 @@ class RerankerModule(nnx.Module):
             InputError: the family has no such states.
             ValueError: `state` is of another model or of other rows.
         """
-        arrays = state_arrays(self.config.family, self.config.backbone)
-        check_state(state, arrays, rows=input_ids.shape[0])
+        state_arrays(self.config.family, self.config.backbone)
         backbone_key, head_key = split_key(key, 2)
         hidden = self.encode(input_ids, mask=mask, initial_state=state, key=backbone_key)
         return self.head(hidden, mask=mask, key=head_key)

@@ -136,7 +136,7 @@ class OptLayer(nnx.Module):
         """Apply the layer; see CausalDecoder. A `key` turns dropout on."""
         probability_key, mixed_key, transformed_key = split_key(key, 3)
         read = self.attention_norm(hidden) if self.normalises_first else hidden
-        mixed, own = self.attention(read, visible=visible, prefix=prefix, key=probability_key)
+        mixed, own = self.attention.go_on(read, visible=visible, prefix=prefix, key=probability_key)
         hidden = hidden + dropout(mixed, self.dropout_rate, mixed_key)
         if not self.normalises_first:
             hidden = self.attention_norm(hidden)

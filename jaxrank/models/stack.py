@@ -9,7 +9,7 @@ inside), so nothing here depends on how NNX lifts JAX's transforms.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,19 @@ _THIN = 8
 """A product is thin if its result is so many times as wide as the sums in it are long."""
 
 _KEPT = "kept beside projections"
+
+
+class Applied(NamedTuple):
+    """What a stack yields."""
+
+    hidden: Float[Array, "B L D"]
+    """The residual stream after the last layer."""
+
+    outputs: Float[Array, "layers B L D"] | tuple[()]
+    """The stream after every layer, where it was asked for."""
+
+    own: Any
+    """The layers' own arrays, stacked over them; None where they were not asked for."""
 
 
 class LayerStack(nnx.Module):
@@ -74,7 +87,7 @@ class LayerStack(nnx.Module):
         return_hidden_states: bool = False,
         return_per_layer: bool = False,
         **shared: Any,
-    ) -> Any:
+    ) -> Applied:
         """Apply all layers.
 
         Args:
@@ -82,24 +95,19 @@ class LayerStack(nnx.Module):
             key: layer i gets fold_in(key, i); None: every layer gets None (no dropout).
             per_layer: keyword arguments whose arrays have a leading layer axis; a layer gets its
                 own slice.
-            return_hidden_states: also return every layer's output, stacked.
-            return_per_layer: also return the layers' own arrays, stacked.
+            return_hidden_states: also return every layer's output.
+            return_per_layer: also return the layers' own arrays.
             shared: keyword arguments that every layer gets alike.
-
-        Returns:
-            The residual stream after the last layer (B, L, D); with `return_hidden_states` a pair
-            of that and (layers, B, L, D); with `return_per_layer` a pair of all that and the
-            layers' own arrays, which have a leading layer axis.
         """
         graphdef, state = nnx.split(self.stacked)
 
         def apply_layer(hidden: Array, step: tuple[Any, Array, Any]) -> tuple[Array, Any]:
-            layer_state, index, own = step
+            layer_state, index, given = step
             layer: Any = nnx.merge(graphdef, layer_state)
             layer_key = None if key is None else jax.random.fold_in(key, index)
-            applied = layer(hidden, key=layer_key, **shared, **own)
-            hidden, handed_out = applied if return_per_layer else (applied, None)
-            return hidden, (hidden if return_hidden_states else None, handed_out)
+            applied = layer(hidden, key=layer_key, **shared, **given)
+            hidden, own = applied if return_per_layer else (applied, None)
+            return hidden, (hidden if return_hidden_states else (), own)
 
         if self.remat != "none":
             policies = jax.checkpoint_policies
@@ -115,10 +123,8 @@ class LayerStack(nnx.Module):
                 else policies.nothing_saveable,
             )
         steps = (state, jnp.arange(self.num_layers), dict(per_layer or {}))
-        hidden, stacked = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
-        outputs, handed_out = stacked
-        vectors = (hidden, outputs) if return_hidden_states else hidden
-        return (vectors, handed_out) if return_per_layer else vectors
+        hidden, (outputs, own) = jax.lax.scan(apply_layer, hidden, steps, unroll=self.unroll)
+        return Applied(hidden, outputs, own)
 
 
 def keep_beside_projections(x: Array) -> Array:

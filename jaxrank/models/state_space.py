@@ -22,7 +22,7 @@ from jaxrank.models.linear import Linear
 from jaxrank.models.packing import Packing, text_starts
 from jaxrank.models.stack import LayerStack, Remat
 from jaxrank.models.state_space_config import StateSpaceConfig
-from jaxrank.models.states import State
+from jaxrank.models.states import State, StateArray, check_state
 from jaxrank.ops.conv import causal_conv1d
 from jaxrank.shapes import Array, Bool, Float, Float32, Int, Key
 
@@ -147,7 +147,7 @@ class StateSpaceLayer(nnx.Module):
 
 
 class StateSpaceBackbone(nnx.Module):
-    """Token table, layers, final norm; a subclass says which mixer.
+    """Token table, layers, final norm; a subclass says which mixer, and its state.
 
     Under `residual_in_float32` the residual stream is float32 whatever `dtype` is, and only what
     the mixers see is rounded to it.
@@ -181,6 +181,11 @@ class StateSpaceBackbone(nnx.Module):
         )
         self.final_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon, dtype=dtype)
 
+    @staticmethod
+    def state_arrays(config: Any) -> tuple[StateArray, ...]:
+        """What the state of a text is made of."""
+        raise NotImplementedError
+
     def encode(
         self,
         input_ids: Int[Array, "B L"],
@@ -202,12 +207,16 @@ class StateSpaceBackbone(nnx.Module):
         embeddings are not among them.
 
         Raises:
-            ValueError: rows are packed where a state comes in or is asked for.
+            ValueError: the state is not one of this model and as many texts; rows are packed where
+                a state comes in or is asked for.
         """
         del token_type_ids
         if packing is not None and (initial_state is not None or return_final_state):
             raise ValueError("packing: came with a state; a state needs a row for each text")
-        applied = self.layers(
+        if initial_state is not None:
+            needed = self.state_arrays(self.config)
+            check_state(initial_state, needed, rows=input_ids.shape[0])
+        last, outputs, arrays = self.layers(
             self.embedding(input_ids),
             key=key,
             per_layer={"initial_state": None if initial_state is None else initial_state.arrays},
@@ -216,8 +225,6 @@ class StateSpaceBackbone(nnx.Module):
             return_hidden_states=return_hidden_states,
             return_per_layer=return_final_state,
         )
-        stream, arrays = applied if return_final_state else (applied, None)
-        last, outputs = stream if return_hidden_states else (stream, ())
         hidden = self.final_norm(last)
         vectors = (hidden, (*outputs, hidden)) if return_hidden_states else hidden
         if arrays is None:

@@ -8,7 +8,7 @@ after the embeddings, on the attention probabilities, inside and after each part
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 from flax import nnx
@@ -214,7 +214,7 @@ class T5Stack(nnx.Module):
         del positions  # biases go by differences, which are those of the places in the row
         embedded_key, layers_key, result_key = split_key(key, 3)
         embedded = dropout(embedded, self.dropout_rate, embedded_key)
-        result: Any = self.layers(
+        hidden, outputs, _ = self.layers(
             embedded,
             key=layers_key,
             return_hidden_states=return_hidden_states,
@@ -223,7 +223,6 @@ class T5Stack(nnx.Module):
             source=source,
             source_visible=source_visible,
         )
-        hidden, outputs = result if return_hidden_states else (result, ())
         hidden = dropout(self.norm(hidden), self.dropout_rate, result_key)
         return hidden, (embedded, *outputs[:-1], hidden) if return_hidden_states else ()
 

@@ -19,7 +19,7 @@ would depend on that constant: where scores are high throughout it is 1 for ever
 would count windows, and plain scores, where negative, would count length against a document.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 
 import numpy as np
@@ -153,6 +153,23 @@ class TitledDocuments(Mapping[str, TitledText]):
 
     def __len__(self) -> int:
         return len(self._documents)
+
+
+def as_pairs(pairs: Sequence[Sequence[Text]]) -> list[tuple[str, Text]]:
+    """Those pairs, each of which is a query and a document.
+
+    Raises:
+        ValueError: something else, by its place.
+    """
+    if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
+        raise ValueError("predict takes a list of pairs; for one pair write predict([pair])")
+    texts: list[tuple[str, Text]] = []
+    for index, pair in enumerate(pairs):
+        is_pair = not isinstance(pair, str) and len(pair) == 2 and isinstance(pair[0], str)
+        if not is_pair or not isinstance(pair[1], (str, TitledText)):
+            raise ValueError(f"pairs[{index}]: got {pair!r:.80}; (query, document) is needed")
+        texts.append((str(pair[0]), pair[1]))
+    return texts
 
 
 def as_text(document: Text) -> str:

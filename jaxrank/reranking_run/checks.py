@@ -50,7 +50,9 @@ def check_states_options(options: RerankOptions, long_documents: LongDocuments) 
             value = getattr(options, name)
             if value != getattr(RerankOptions, name):
                 shown = str(value).lower()
-                raise InputError(f"{name}: got {shown}; it goes with --document_states")
+                raise InputError(
+                    f"{name}: got {shown}; it goes with --document_states: give both or none"
+                )
         return
     if options.groups is not None:
         raise InputError(

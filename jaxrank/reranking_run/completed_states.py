@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from jaxrank.data.hashing import hash_text
 from jaxrank.ranking.document_states.cache import CachedStates
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.records import Record
@@ -48,6 +49,10 @@ class ComputedStates(DocumentStates):
         """Tokens of each document, int32 (n,); documents are read for it."""
         return np.array([record.length for record in self.records(document_ids)], np.int32)
 
+    def text_hashes(self, document_ids: Sequence[str]) -> np.ndarray:
+        """As of any states; nothing is computed."""
+        return np.array([hash_text(self._documents[name]) for name in document_ids], np.uint64)
+
 
 class CompletedStates(DocumentStates):
     """States of all documents of a collection: a store's, and the others computed.
@@ -64,8 +69,9 @@ class CompletedStates(DocumentStates):
     def __init__(
         self, stored: DocumentStates, computed: ComputedStates, *, capacity_bytes: int
     ) -> None:
-        self.identity, self.dtype = stored.identity, stored.dtype
-        self.computed_in, self.where = stored.computed_in, stored.where
+        self._stand_for(stored)
+        if computed.computed_in != stored.computed_in:
+            self.computed_in = f"{stored.computed_in} and {computed.computed_in}"
         self._stored = stored
         self._computed = CachedStates(computed, capacity_bytes)
         # Besides the cache: lengths and states of the same documents are asked for in turn.
@@ -78,6 +84,11 @@ class CompletedStates(DocumentStates):
 
     def __contains__(self, document_id: object) -> bool:
         return document_id in self._computed
+
+    @property
+    def version(self) -> int:
+        """Of the store's; what is computed stays the same."""
+        return self._stored.version
 
     def visit(self, document_ids: Sequence[str], use: Callable[[int, Record], None]) -> None:
         """As of any states; what is not stored is computed for it."""
@@ -100,6 +111,15 @@ class CompletedStates(DocumentStates):
         lengths = dict(zip(stored, self._stored.lengths(stored).tolist(), strict=True))
         lengths |= {name: record.length for name, record in computed.items()}
         return np.array([lengths[name] for name in document_ids], np.int32)
+
+    def text_hashes(self, document_ids: Sequence[str]) -> np.ndarray:
+        """As of any states; nothing is computed."""
+        missing = self._stored.missing(document_ids)
+        lacking = frozenset(missing)
+        there = [name for name in document_ids if name not in lacking]
+        hashes = dict(zip(there, self._stored.text_hashes(there).tolist(), strict=True))
+        hashes |= zip(missing, self._computed.text_hashes(missing).tolist(), strict=True)
+        return np.array([hashes[name] for name in document_ids], np.uint64)
 
     def read_ahead(self, document_ids: Sequence[str]) -> None:
         """Compute what is missing of these documents together, which takes less time than apart."""

@@ -32,14 +32,15 @@ class RerankOptions:
     depth: int | None = None
     """Candidates scored per query, the best of the run; the others are left out. null takes all."""
     document_states: Path | None = None
-    """Folder with states of documents, made with this model by `jaxrank.encode_documents`: only
-    queries are read. Documents that are not in it are read for this run, and counted."""
+    """Folder with states of documents, made with this model by `jaxrank.encode_documents`: a model
+    reads only queries. Documents that are not in it are read for this run, and counted; their texts
+    must be those of `collection`, which is needed for all candidates."""
     verify_states: bool = True
     """Compare every state that is used with its checksum; false trusts them. All are compared by
     `jaxrank.encode_documents verify`."""
     states_memory_gb: float = 2.0
     """Memory, in GB, for states of documents that are not in the folder, so that one that several
-    queries share is read once."""
+    queries share is read once; beside it, those of the candidates that are scored together."""
     max_length: int | None = None
     """Longest pair in tokens, up to the model's positions; null takes what the model was saved
     with. State-space models and T5 have no limit."""
@@ -53,10 +54,15 @@ class RerankOptions:
     """Tokens from the beginning of a window to that of the next one; null takes half a window."""
     window_title: bool = False
     """Put the document's title (what stands in front of its body) in front of each window."""
-    batch_size: int = 32
-    """Pairs computed at once, or documents where states are made; changes speed and memory, not
-    scores."""
+    batch_size: int | None = None
+    """Pairs computed at once, or documents where states are made, or candidates that are scored
+    from states; changes speed and memory, not scores. Null takes 32, and 100 such candidates."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the network computes in; float32 is exact, bfloat16 faster on GPUs."""
     tag: str = "jaxrank"
     """Name of the run, its last column."""
+
+    @property
+    def texts_at_once(self) -> int:
+        """`batch_size`, or what null means for pairs and documents."""
+        return 32 if self.batch_size is None else self.batch_size

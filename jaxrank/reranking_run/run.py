@@ -16,7 +16,7 @@ from jaxrank.ranking.teacher_scores import score_groups
 from jaxrank.reranker import Reranker
 from jaxrank.reranking_run.checks import check_long_pass, check_options
 from jaxrank.reranking_run.options import RerankOptions
-from jaxrank.reranking_run.with_states import open_states, rerank_from_states
+from jaxrank.reranking_run.with_states import rerank_from_states
 
 Say = Callable[[str], None]
 
@@ -57,7 +57,9 @@ def _rerank_candidates(
     collection = _open_collection(options, progress)
     assert collection is not None
     model = _load(options)
-    states = None if options.document_states is None else open_states(options, model)
+    states = None
+    if options.document_states is not None:
+        states = model.document_states.open(options.document_states, verify=options.verify_states)
     begin = perf_counter()
     if states is None:
         reranked, notes = _score_texts(
@@ -65,7 +67,7 @@ def _rerank_candidates(
         )
     else:
         reranked, notes = rerank_from_states(
-            model, states, first_stage, collection, options, progress=progress
+            model, states, first_stage, collection, options, say=say, progress=progress
         )
     write_run(options.output, reranked, tag=options.tag)
     pairs = sum(map(len, reranked.values()))
@@ -88,7 +90,7 @@ def _score_texts(
     documents: Mapping[str, Text] = collection.documents
     if options.window_title:
         documents = TitledDocuments(collection.documents)
-    scorer = model.document_scorer(long_documents, options.batch_size)
+    scorer = model.document_scorer(long_documents, options.texts_at_once)
     reranked = rerank_run(
         first_stage,
         collection.queries,
@@ -116,7 +118,7 @@ def _score_groups(
     begin = perf_counter()
     scored = score_groups(
         data,
-        lambda pairs: model.predict(pairs, options.batch_size, long_documents=long_documents),
+        lambda pairs: model.predict(pairs, options.texts_at_once, long_documents=long_documents),
         progress=progress,
     )
     copy_with_scores(options.groups, options.output, scored)
@@ -145,7 +147,7 @@ def _load(options: RerankOptions) -> Reranker:
 def _what_was_cut(
     model: Reranker, long_documents: LongDocuments, options: RerankOptions
 ) -> list[str]:
-    counts = model.document_scorer(long_documents, options.batch_size).counts
+    counts = model.document_scorer(long_documents, options.texts_at_once).counts
     return [*([] if counts is None else counts.lines()), model.truncation.summary()]
 
 

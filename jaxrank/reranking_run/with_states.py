@@ -1,39 +1,25 @@
 """A run ordered anew from states of documents, so that of most documents nothing is read again."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jaxrank.data.collection import Collection
 from jaxrank.evaluation.runs import Run
 from jaxrank.progress import progress_bar
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.formats import stored_bytes
-from jaxrank.ranking.document_states.scoring import StateScorer
 from jaxrank.ranking.document_states.states import DocumentStates
 from jaxrank.ranking.document_states.store import StateStore
+from jaxrank.ranking.document_states.texts import check_texts
 from jaxrank.ranking.reranking import find_candidates
 from jaxrank.reranker import Reranker
 from jaxrank.reranking_run.completed_states import CompletedStates, ComputedStates
 from jaxrank.reranking_run.options import RerankOptions
-from jaxrank.text.document_first import DocumentFirst
-from jaxrank.text.tokenize import PairTokenizer
+
+Say = Callable[[str], None]
 
 # Documents that are read together, of several queries: enough for full batches of like lengths.
 _READ_TOGETHER = 256
-
-
-def open_states(options: RerankOptions, model: Reranker) -> StateStore:
-    """Open the states that were asked for.
-
-    Raises:
-        InputError: there are none, they are damaged, or they were made for another model, template
-            or budget, by what differs.
-    """
-    assert options.document_states is not None
-    identity = model.state_identity()
-    states = StateStore.open(options.document_states, verify=options.verify_states)
-    states.identity.check_same(identity, where=str(options.document_states))
-    return states
 
 
 def rerank_from_states(
@@ -43,16 +29,20 @@ def rerank_from_states(
     collection: Collection,
     options: RerankOptions,
     *,
+    say: Say,
     progress: bool,
 ) -> tuple[Run, list[str]]:
     """Score the candidates of every query from `stored`; read the documents that it lacks.
+
+    Args:
+        say: called with what is known before anything is read or scored.
 
     Returns:
         The run of the scores, and what is to be said of it.
 
     Raises:
-        InputError: what `find_candidates` raises; a damaged state, or a state or score that is not
-            finite.
+        InputError: what `find_candidates` raises; a state that was made of another text than the
+            collection's; a damaged state, or a state or score that is not finite.
     """
     candidates = find_candidates(
         first_stage,
@@ -62,16 +52,18 @@ def rerank_from_states(
         run_name=str(options.run),
         collection_name=str(options.collection),
     )
-    tokenizer = DocumentFirst(PairTokenizer(model.tokenizer, model.text))
-    identity = model.state_identity()
-    encoder = DocumentEncoder(
-        model.module,
-        tokenizer,
-        dtype=stored.dtype,
-        batch_size=options.batch_size,
-        identity=identity,
+    distinct = list({name: None for ids in candidates.values() for name in ids})
+    lacking = frozenset(stored.missing(distinct))
+    there = [name for name in distinct if name not in lacking]
+    check_texts(stored, collection.documents, there, progress=progress)
+    encoder = model.document_states.encoder(stored.dtype, options.texts_at_once)
+    scorer = model.document_states.scorer(options.batch_size)
+    say(
+        f"states of {options.document_states}: {stored.dtype}, computed in {stored.computed_in}; "
+        f"queries in {encoder.computed_in}"
     )
-    scorer = StateScorer(model.module, tokenizer, identity=identity)
+    if lacking:
+        say(_what_is_missing(stored, encoder, len(lacking), len(distinct), options))
     capacity_bytes = int(options.states_memory_gb * 1e9)
     computed = ComputedStates(encoder, collection.documents)
     states = CompletedStates(stored, computed, capacity_bytes=capacity_bytes)
@@ -88,14 +80,12 @@ def rerank_from_states(
                 scores = scorer.score(collection.queries[query_id], states, ids)
                 run[query_id] = dict(zip(ids, map(float, scores), strict=True))
                 bar.update(len(ids))
-    notes = [
-        f"states of {options.document_states}: {stored.dtype}, computed in {stored.computed_in}; "
-        f"queries in {encoder.computed_in}"
-    ]
-    if computed.readings:
-        notes.append(_what_was_read(stored, computed.readings, candidates, options))
-        notes.append(tokenizer.document_counts.summary("documents"))
-    notes.append(tokenizer.query_counts.summary("queries"))
+    notes = []
+    if again := computed.readings - len(lacking):
+        notes.append(f"{again:,} documents were read again for want of --states_memory_gb")
+    if lacking:
+        notes.append(encoder.tokenizer.document_counts.summary("documents"))
+    notes.append(scorer.tokenizer.query_counts.summary("queries"))
     return run, notes
 
 
@@ -119,20 +109,23 @@ def group_queries(
         yield queries, list(missing)
 
 
-def _what_was_read(
+def _what_is_missing(
     stored: DocumentStates,
-    readings: int,
-    candidates: Mapping[str, Sequence[str]],
+    encoder: DocumentEncoder,
+    missing: int,
+    candidates: int,
     options: RerankOptions,
 ) -> str:
-    """What states were missing, and what adds them."""
-    distinct = list({name for ids in candidates.values() for name in ids})
-    missing = len(stored.missing(distinct))
-    again = readings - missing
-    often = f", and {again:,} times again for want of --states_memory_gb" if again else ""
+    """How much is read in this run, in which precision if in another, and what would save it."""
+    precision = ""
+    if encoder.computed_in != stored.computed_in:
+        precision = (
+            f", computed in {encoder.computed_in} beside states in {stored.computed_in} (--dtype "
+            f"{stored.computed_in} computes all alike)"
+        )
     return (
-        f"{missing:,} of {len(distinct):,} documents were not in {options.document_states} and "
-        f"were read now{often}; add them: {command_to_add(stored, options)}"
+        f"{missing:,} of {candidates:,} documents are not in {options.document_states} and are "
+        f"read now{precision}; add them: {command_to_add(stored, options)}"
     )
 
 

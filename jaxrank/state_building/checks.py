@@ -10,6 +10,7 @@ _NEEDED: dict[Action, tuple[str, ...]] = {
     "verify": (),
     "describe": (),
     "delete": ("documents",),
+    "mend": (),
 }
 """What an action cannot do without; those but `encode` take nothing else beside `output`."""
 

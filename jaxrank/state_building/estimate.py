@@ -49,11 +49,11 @@ class Sample:
         """How long all take, from the time for those of middling length.
 
         Work grows with the tokens that are computed, padding included, and each length that texts
-        are padded to is compiled once. None where there are too few documents for timing some to
-        be worth it.
+        are padded to is compiled once, the timed one here already if its batch is a full one. None
+        where there are too few documents for timing some to be worth it.
 
         Args:
-            encode: computes documents together.
+            encode: computes documents together, and will do the work.
             batch_size: documents that are computed together in the work.
             document_budget: tokens of the longest document.
         """
@@ -68,7 +68,8 @@ class Sample:
         timed = [self.texts[index] for index in middle]
         first_s, again_s = _time(encode, timed), _time(encode, timed)
         per_token_s = again_s / (rows * max(padded[index] for index in middle))
-        compiling_s = max(first_s - again_s, 0.0) * len(set(padded))
+        lengths_to_compile = len(set(padded)) - (rows == batch_size)
+        compiling_s = max(first_s - again_s, 0.0) * lengths_to_compile
         return per_token_s * float(np.mean(padded)) * self.total + compiling_s
 
 
@@ -78,7 +79,7 @@ def draw_sample(
     """Read some documents, evenly from all.
 
     Args:
-        tokenizer: not one whose counts of what was cut are used.
+        tokenizer: its counts of what was cut grow by the sample's.
         documents: id -> text.
         document_ids: those that are to be encoded, at least one.
     """

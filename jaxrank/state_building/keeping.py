@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxrank.errors import InputError
+from jaxrank.ranking.document_states.identity import array_layout
 from jaxrank.ranking.document_states.manifest import read_manifest
 from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.ranking.document_states.verification import find_faults
@@ -28,11 +29,16 @@ def verify(folder: Path, *, say: Say, progress: bool) -> None:
         say(str(fault))
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
-        raise InputError(
-            f"{folder}: {count}; delete the documents that are named (python -m "
-            f"jaxrank.encode_documents delete --output {folder} --documents FILE) and encode them "
-            "again, which replaces lost files too"
-        )
+        command = "python -m jaxrank.encode_documents"
+        mends = []
+        if any(fault.document_id is None for fault in faults):
+            mends.append(f"take lost files out ({command} mend --output {folder})")
+        if any(fault.document_id is not None for fault in faults):
+            mends.append(
+                f"delete the documents that are named ({command} delete --output {folder} "
+                "--documents FILE)"
+            )
+        raise InputError(f"{folder}: {count}; {', '.join(mends)} and encode again")
     documents = sum(shard.documents for shard in manifest.shards)
     size = in_bytes(sum(shard.bytes for shard in manifest.shards))
     say(f"{folder}: {documents:,} documents, {size}: every byte is as it was written (SHA-256)")
@@ -54,9 +60,7 @@ def describe(folder: Path, *, say: Say) -> None:
     say(f"template: {identity.template}, at most {identity.document_budget} tokens of a document")
     say(f"tokenizer: {identity.tokenizer}")
     for array in identity.arrays:
-        layers, *rest = map(str, array.shape)
-        shape = ", ".join([layers, *(["tokens"] if array.per_token else []), *rest])
-        say(f"array: {array.name} ({shape})")
+        say(f"array: {array_layout(array)}")
 
 
 def delete(folder: Path, documents: Path, *, say: Say) -> None:
@@ -73,5 +77,20 @@ def delete(folder: Path, documents: Path, *, say: Say) -> None:
     store.delete(chosen.document_ids)
     say(
         f"{len(chosen.document_ids):,} documents deleted; {folder} holds {len(store):,}, "
+        f"{in_bytes(store.nbytes)}"
+    )
+
+
+def mend(folder: Path, *, say: Say) -> None:
+    """Take what is lost out of the folder: documents of missing or cut files, a damaged manifest.
+
+    Raises:
+        InputError: there are no states, or no whole manifest of them.
+    """
+    lost = StateStore.mend(folder)
+    store = StateStore.open(folder)
+    again = "; encode them again" if lost else ""
+    say(
+        f"{lost:,} documents were lost{again}; {folder} holds {len(store):,}, "
         f"{in_bytes(store.nbytes)}"
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxrank.data.document_text import DocumentText
 
-Action = Literal["encode", "verify", "describe", "delete"]
+Action = Literal["encode", "verify", "describe", "delete", "mend"]
 DTypeOption = Literal["float32", "bfloat16", "bf16", "int8"]
 
 
@@ -22,7 +22,8 @@ class EncodeOptions:
     """Folder of the states; a new one, or one that is gone on with."""
     action: Action = "encode"
     """encode; verify compares every byte with its SHA-256; describe says what is there; delete
-    takes the documents of `documents` away. It may stand first, without --action."""
+    takes the documents of `documents` away; mend takes away what is lost of a store with missing or
+    cut files. It may stand first, without --action."""
     model: str | None = None
     """Model folder, or hub id. Needed to encode."""
     collection: Path | None = None
@@ -38,12 +39,14 @@ class EncodeOptions:
     """Candidates taken per query of each run, the best of it; null takes all."""
     dtype: DTypeOption = "bfloat16"
     """What states are kept in: float32 is exact, bfloat16 (bf16) takes half of it, int8 about a
-    quarter."""
+    third for Mamba and a quarter for Mamba-2. A folder has one of them; in Python the default is
+    float32."""
     max_length: int | None = None
     """Longest pair in tokens, which sets what of a document is read; null takes what the model was
     saved with. Reranking needs the same."""
     batch_size: int = 32
-    """Documents computed at once; changes speed and memory."""
+    """Documents computed at once; changes speed and memory, and states by rounding, so that a call
+    that goes on equals an undisturbed one bit for bit with the same only."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the network computes in; float32 is exact, bfloat16 faster on GPUs."""
 

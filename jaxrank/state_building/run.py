@@ -9,17 +9,16 @@ from jaxrank.data.collection import Collection, check_outside
 from jaxrank.files import Inputs, check_apart, check_target
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.filling import fill
-from jaxrank.ranking.document_states.manifest import MANIFEST_FILE
+from jaxrank.ranking.document_states.folder import check_folder
+from jaxrank.ranking.document_states.manifest import holds_states
 from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.reranker import Reranker
 from jaxrank.state_building.checks import check_options
 from jaxrank.state_building.chosen import Chosen, from_list, from_runs
 from jaxrank.state_building.estimate import check_disk, draw_sample, estimate_line
 from jaxrank.state_building.figures import in_bytes
-from jaxrank.state_building.keeping import delete, describe, verify
+from jaxrank.state_building.keeping import delete, describe, mend, verify
 from jaxrank.state_building.options import EncodeOptions
-from jaxrank.text.document_first import DocumentFirst
-from jaxrank.text.tokenize import PairTokenizer
 
 Say = Callable[[str], None]
 
@@ -41,6 +40,8 @@ def work_on_states(options: EncodeOptions, *, say: Say, progress: bool = True) -
         verify(options.output, say=say, progress=progress)
     elif options.action == "describe":
         describe(options.output, say=say)
+    elif options.action == "mend":
+        mend(options.output, say=say)
     else:
         assert options.documents is not None
         delete(options.output, options.documents, say=say)
@@ -68,35 +69,35 @@ def encode(options: EncodeOptions, *, say: Say, progress: bool) -> None:
     model = Reranker.from_pretrained(
         options.model, dtype=options.compute_dtype, max_length=options.max_length
     )
-    pairs = PairTokenizer(model.tokenizer, model.text)
-    tokenizer, encoder = _make_encoder(model, pairs, options)
+    encoder = model.document_states.encoder(options.kept_dtype, options.batch_size)
+    tokenizer = encoder.tokenizer
     missing, store = chosen.document_ids, None
-    if (options.output / MANIFEST_FILE).exists():
+    if holds_states(options.output):
         store = _open_store(options.output, encoder)
         missing = store.missing(missing)
         there = len(chosen.document_ids) - len(missing)
         say(f"{there:,} of {len(chosen.document_ids):,} documents are in {options.output} already")
     if missing:
-        # Apart from those of the work: what is cut of the sample is not counted.
-        sampled, timed = _make_encoder(model, pairs, options)
-        sample = draw_sample(sampled, collection.documents, missing)
+        sample = draw_sample(tokenizer, collection.documents, missing)
         num_bytes = sample.num_bytes(encoder.specs, encoder.dtype)
         check_disk(options.output, num_bytes, len(missing))
         store = _open_store(options.output, encoder) if store is None else store
         seconds = sample.seconds(
-            timed.encode,
+            encoder.encode,
             batch_size=options.batch_size,
-            document_budget=sampled.document_budget,
+            document_budget=tokenizer.document_budget,
         )
         is_exact = not any(spec.per_token for spec in encoder.specs)
         say(estimate_line(len(missing), num_bytes, seconds, is_exact=is_exact))
     assert store is not None
+    sampled = tokenizer.document_counts  # read again below, where they count
     begin = perf_counter()
-    added = fill(store, encoder, collection.documents, missing, progress=progress)
+    # All that were chosen: those that are there must be of the same texts.
+    added = fill(store, encoder, collection.documents, chosen.document_ids, progress=progress)
     seconds = perf_counter() - begin
     if added:
         say(f"{added:,} documents in {seconds:.1f} s, {added / seconds:,.1f} documents/s")
-        say(tokenizer.document_counts.summary("documents"))
+        say((tokenizer.document_counts - sampled).summary("documents"))
     say(f"{options.output} holds {len(store):,} documents, {in_bytes(store.nbytes)}")
 
 
@@ -110,6 +111,7 @@ def _check_places(options: EncodeOptions, model: str) -> None:
     }
     check_apart(options.output, inputs, is_folder=True)
     check_outside(options.output, options.collection)
+    check_folder(options.output)
 
 
 def _choose(options: EncodeOptions, collection: Collection) -> Chosen:
@@ -120,22 +122,6 @@ def _choose(options: EncodeOptions, collection: Collection) -> Chosen:
     if options.runs:
         return from_runs(options.runs, options.depth, known, where=where)
     return Chosen(list(known))
-
-
-def _make_encoder(
-    model: Reranker, pairs: PairTokenizer, options: EncodeOptions
-) -> tuple[DocumentFirst, DocumentEncoder]:
-    """What reads documents, and its tokenizer, which counts what is cut."""
-    identity = model.state_identity()
-    tokenizer = DocumentFirst(pairs)
-    encoder = DocumentEncoder(
-        model.module,
-        tokenizer,
-        dtype=options.kept_dtype,
-        batch_size=options.batch_size,
-        identity=identity,
-    )
-    return tokenizer, encoder
 
 
 def _open_store(folder: Path, encoder: DocumentEncoder) -> StateStore:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from jaxrank.errors import InputError
 from jaxrank.text.layout import Fixed, Slot
@@ -104,6 +104,15 @@ class DocumentFirst:
         with self._lock:
             return self._counts["query"]
 
+    def budget_of(self, field: Field) -> int:
+        """The most tokens of a field's side."""
+        return self.document_budget if field == "document" else self.query_budget
+
+    def lengths(self, field: Field, text_lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The lengths of sides whose texts have so many tokens before they are cut."""
+        text = self._text_budget(field)
+        return np.minimum(text_lengths, text) + (self.budget_of(field) - text)
+
     def documents(self, texts: Iterable[str]) -> list[Int32[np.ndarray, " L"]]:
         """The ids of documents, at most `document_budget` each; what is cut is counted."""
         return list(self._sides("document", texts))
@@ -114,7 +123,7 @@ class DocumentFirst:
 
     def side(self, field: Field, ids: np.ndarray) -> Int32[np.ndarray, " L"]:
         """A side from its text's own ids, as `PairTokenizer.tokenise` gives them; not counted."""
-        kept = ids[: self._budget(field)]
+        kept = ids[: self._text_budget(field)]
         parts = self._document_parts if field == "document" else self._query_parts
         pieces = [part.ids if isinstance(part, Fixed) else kept for part in parts]
         return np.concatenate(pieces, dtype=np.int32)
@@ -122,12 +131,12 @@ class DocumentFirst:
     def _sides(self, field: Field, texts: Iterable[str]) -> Iterator[np.ndarray]:
         counts = SideCounts()
         for text in self._tokenizer.tokenise(field, texts):
-            lost = max(text.length - self._budget(field), 0)
+            lost = max(text.length - self._text_budget(field), 0)
             counts += SideCounts(1, int(lost > 0), lost, int(text.is_empty))
             yield self.side(field, text.input_ids)
         self._count(field, counts)
 
-    def _budget(self, field: Field) -> int:
+    def _text_budget(self, field: Field) -> int:
         """The most tokens of a field's own segment."""
         tokenizer = self._tokenizer
         return tokenizer.document_budget if field == "document" else tokenizer.query_budget

@@ -10,20 +10,20 @@ max_length=n)`.
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import tokenizers
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Int, Int32
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from jaxrank.errors import InputError
 from jaxrank.progress import track
 from jaxrank.text.layout import Fixed, Slot, make_layout
+from jaxrank.text.pairs import TokenizedPair, pad_pairs
 from jaxrank.text.templates import Field, TextConfig, get_template
 from jaxrank.text.tokenizer_files import load_tokenizer
 from jaxrank.text.truncation import Kept, TruncationCounts, count_cuts, cut_longest_first
@@ -38,14 +38,6 @@ __all__ = [
 ]
 
 _TEXTS_AT_ONCE = 512  # bounds the memory that the tokenizer's intermediate results take
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedPair:
-    """One query and one document as a sequence of tokens, without padding."""
-
-    input_ids: Int32[np.ndarray, " L"]
-    token_type_ids: Int32[np.ndarray, " L"]
 
 
 class TokenizedText(NamedTuple):
@@ -274,32 +266,3 @@ class PairTokenizer:
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def pad_pairs(
-    pairs: Sequence[TokenizedPair], *, length: int, pad_token_id: int, rows: int | None = None
-) -> dict[str, Int32[np.ndarray, "B L"] | Bool[np.ndarray, "B L"]]:
-    """Stack pairs, padded on the right to `length` tokens.
-
-    Args:
-        rows: rows of the batch, at least the number of pairs. Rows beyond the pairs hold one pad
-            token with mask True, since attention over nothing at all has no value.
-
-    Returns:
-        input_ids, token_type_ids (int32) and mask (bool, True for real tokens).
-    """
-    rows = len(pairs) if rows is None else rows
-    if rows < len(pairs):
-        raise ValueError(f"{len(pairs)} pairs do not fit into {rows} rows")
-    input_ids = np.full((rows, length), pad_token_id, np.int32)
-    token_type_ids = np.zeros((rows, length), np.int32)
-    sizes = np.ones(rows, np.int64)
-    for row, pair in enumerate(pairs):
-        size = len(pair.input_ids)
-        if size > length:
-            raise ValueError(f"a pair of {size} tokens does not fit into {length}")
-        input_ids[row, :size] = pair.input_ids
-        token_type_ids[row, :size] = pair.token_type_ids
-        sizes[row] = size
-    mask = np.arange(length) < sizes[:, None]
-    return {"input_ids": input_ids, "mask": mask, "token_type_ids": token_type_ids}

@@ -1,5 +1,6 @@
 """How long pairs of texts are cut, many at a time, and what the cutting costs."""
 
+import operator
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
@@ -48,6 +49,10 @@ class SideCounts:
 
     def __add__(self, other: "SideCounts") -> "SideCounts":
         return SideCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: "SideCounts") -> "SideCounts":
+        """What came to `other` since."""
+        return SideCounts(*map(operator.sub, astuple(self), astuple(other)))
 
     def summary(self, what: str) -> str:
         """One line for a command to print; `what` names the texts, e.g. "documents"."""

@@ -77,7 +77,7 @@ class DataConfig:
     """Which of a document's fields become its text, joined by blanks: body, title-body or
     url-title-body. Null: as the collection says, or title-body."""
 
-    split: str | None = None
+    relevance_split: str | None = None
     """Split of `collection` whose qrels say what else is relevant to a query, under
     loss.in_batch_negatives: documents of other groups with a grade above 0 are no negatives of it,
     nor are positives of its other groups. Null: train where the collection has it, else the groups

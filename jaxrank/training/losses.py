@@ -59,8 +59,8 @@ class LossConfig:
 
     in_batch_negatives: bool = False
     """Score each query with the documents of all groups of its part of the batch, not of its own
-    group alone: those of the others are more negatives, but for what `data.split` knows to be
-    relevant. A document is read once and its state shared by all queries, so a step runs the
+    group alone: those of the others are more negatives, but for what `data.relevance_split` knows
+    to be relevant. A document is read once and its state shared by all queries, so a step runs the
     queries' tokens once more for each group of a part and no document's again. For mamba and
     mamba2, templates that put the document first, info_nce and localized_contrastive."""
 

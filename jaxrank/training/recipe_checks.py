@@ -132,14 +132,15 @@ def _check_in_batch(recipe: Recipe) -> None:
     name = "loss.in_batch_negatives"
     if not loss.in_batch_negatives:
         _need(
-            data.split is None,
-            f"data.split: got {data.split}; it says what is no negative under {name}, which is "
-            "needed too",
+            data.relevance_split is None,
+            f"data.relevance_split: got {data.relevance_split}; it says what is no negative under "
+            f"{name}, which is needed too",
         )
         return
     _need(
-        data.split is None or data.collection is not None,
-        f"data.split: got {data.split}; its qrels are in data.collection, which is needed too",
+        data.relevance_split is None or data.collection is not None,
+        f"data.relevance_split: got {data.relevance_split}; its qrels are in data.collection, "
+        "which is needed too",
     )
     _need(
         targets_of(loss) is None,

@@ -134,10 +134,11 @@ def make_train_step(
     included; the optimizer's averages go by the updates that were made.
 
     It returns the next state and the metrics of this step, all float32 or int32 scalars: `loss`,
-    `gradient_norm` (before clipping), `group_accuracy`, `score_spread` (standard deviation of the
-    scores inside a group), `learning_rate`, `pairs` (that count), `tokens` (real ones, of shared
-    documents once), `padded_tokens` (all that are computed), `skipped` (steps in a row up to this
-    one) and, under a loss scale, `loss_scale`.
+    `gradient_norm` (before clipping), `group_accuracy`, `score_spread` (standard deviation of a
+    query's scores), `learning_rate`, `pairs` (that count), `tokens` (real ones, of shared documents
+    once), `padded_tokens` (all that are computed), `skipped` (steps in a row up to this one) and,
+    under a loss scale, `loss_scale`. Loss, accuracy and spread are over all documents that a query
+    meets: shared ones are Q * C, so they do not compare with those of its own group's C.
 
     Args:
         optimizer, schedule: what `make_optimizer` returns.

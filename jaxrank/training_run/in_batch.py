@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 from jaxrank.data.collection import Collection, find_qrels
 from jaxrank.data.groups import TrainingData
-from jaxrank.data.in_batch_negatives import RelevantDocuments, count_pairs, known_relevant
+from jaxrank.data.in_batch_negatives import (
+    RelevantDocuments,
+    count_pairs,
+    count_repeated_queries,
+    known_relevant,
+)
 from jaxrank.data.samples import draw_samples
 from jaxrank.errors import InputError
 from jaxrank.models.families import state_arrays
@@ -59,11 +64,11 @@ def find_relevant(
     Raises:
         InputError: there are no judgements of the split that the recipe names.
     """
-    split = recipe.data.split
+    split = recipe.data.relevance_split
     if split is None and collection is not None and find_qrels(collection.folder, _DEFAULT_SPLIT):
         split = _DEFAULT_SPLIT
     qrels = {} if split is None or collection is None else collection.qrels(split)
-    relevant = known_relevant(data.groups, qrels)
+    relevant = known_relevant(data.groups, qrels, data.queries)
     return relevant, _describe(recipe, data, relevant, split)
 
 
@@ -85,7 +90,14 @@ def _describe(
     )
     source = f"qrels of split {split} and the groups' positives"
     if split is None:
-        source = "the groups' positives alone, as no qrels were found; data.split names them"
+        source = (
+            "the groups' positives alone, as no qrels were found; data.relevance_split names them"
+        )
+    if repeated := count_repeated_queries(data.groups, data.queries):
+        repeat = "query repeats the text of another and shares"
+        if repeated > 1:
+            repeat = "queries repeat the text of another and share"
+        source += f"; {repeated:,} {repeat} what is relevant"
     first = "batch" if counted == 1 else f"{counted} batches"
     return (
         f"{_OPTION}: a query meets the {groups_together * candidates} documents of "

@@ -17,7 +17,8 @@ class Agreement:
     mean_difference: float
     """Of absolute differences."""
     same_rankings: int
-    """Queries whose documents stand in the same order."""
+    """Queries whose documents stand in an order that is right; documents whose scores are equal by
+    right have no order of their own."""
     largest_swapped_gap: float
     """Of two documents in another order, how far apart they are by right; 0 if there are none."""
 
@@ -30,14 +31,12 @@ def compare_scores(right: Run, other: Run) -> Agreement:
         if scores.keys() != found.keys():
             raise ValueError(f"query {query!r}: the runs hold different documents")
         differences += [abs(found[name] - score) for name, score in scores.items()]
-        order = ranking(found)
-        if order == ranking(scores):
-            same += 1
-            continue
-        in_order = np.array([scores[name] for name in order])
+        in_order = np.array([scores[name] for name in ranking(found)])
         # By right nothing may stand above what has a higher score.
         lowest_above = np.minimum.accumulate(in_order)
-        gap = max(gap, float(np.max(in_order - lowest_above)))
+        own_gap = float(np.max(in_order - lowest_above))
+        same += own_gap == 0
+        gap = max(gap, own_gap)
     return Agreement(
         queries=len(right),
         pairs=len(differences),

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrank.errors import InputError
 from jaxrank.ranking.document_states.store import StateStore
+from jaxrank.ranking.document_states.verification import find_faults
 
 _DOCUMENTS_AT_ONCE = 64
 
@@ -49,7 +50,7 @@ def flip_often(store: Path, copy: Path, flips: int, seed: int) -> Flips:
         place, bit = int(random.integers(file.stat().st_size)), int(random.integers(8))
         with flipped(file, place, bit):
             found.flipped += 1
-            is_found = is_found_by_verify(copy)
+            is_found = bool(find_faults(copy))  # it never opens the store, which may refuse
             found.found_by_verify += is_found
             try:
                 is_right = read_digests(copy) == right
@@ -76,14 +77,6 @@ def flipped(file: Path, place: int, bit: int) -> Iterator[None]:
         yield
     finally:
         _write(file, place, byte)
-
-
-def is_found_by_verify(folder: Path) -> bool:
-    """Whether verifying the store, or opening it, finds a fault."""
-    try:
-        return bool(StateStore.open(folder, verify=True).verify())
-    except InputError:
-        return True
 
 
 def read_digests(folder: Path) -> dict[str, str]:

@@ -54,6 +54,9 @@ class Row:
     seconds: tuple[float, ...] = ()
     """Of each measurement, unscaled."""
     note: str = ""
+    from_device: float | None = None
+    """Of files that were dropped from memory: the share of the states' bytes that the kernel says
+    were fetched from the device, the least of all repetitions."""
 
 
 def at(rows: Sequence[Row], line: Line) -> dict[int, float]:
@@ -138,6 +141,7 @@ def notes(rows: Sequence[Row], candidates: int) -> list[str]:
         f"*: measured on fewer than {candidates} candidates and scaled",
         "c: cut to the model's positions",
         "crossings are interpolated between the measured lengths",
+        "r: share of the states' bytes that came from the device, the least of all repetitions",
     ]
     return [*lines, *dict.fromkeys(row.note for row in rows if row.note)]
 
@@ -151,7 +155,8 @@ def _cell(row: Row | None, candidates: int) -> str:
     if row is None or row.ms is None or row.spread is None:
         return ""
     marks = "*" * (row.measured < candidates) + "c" * ("cut" in row.note)
-    return f"{row.ms:,.0f}{marks} ±{row.spread / 2:.0%}"
+    share = "" if row.from_device is None else f" r{row.from_device:.0%}"
+    return f"{row.ms:,.0f}{marks} ±{row.spread / 2:.0%}{share}"
 
 
 def _thousands(length: int) -> str:

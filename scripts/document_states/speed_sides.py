@@ -1,7 +1,8 @@
 """What is timed at one length of documents: full passes, and scoring from states."""
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from scripts.document_states.candidates import forget_files, in_memory, on_disk,
 from scripts.document_states.random_models import QUERY_LENGTH, RandomModel
 from scripts.document_states.speed_rows import Line, Place
 from scripts.document_states.turns import Side
+from scripts.scale.process import bytes_from_device
 
 COPIES_HELD = 4
 """Of states in memory: where they are, gathered, on the device, and in float32."""
@@ -30,6 +32,8 @@ class Timed(NamedTuple):
     read: int
     measured: int
     note: str = ""
+    share_from_device: Callable[[], float | None] = lambda: None
+    """Once it was timed; see Row."""
 
 
 class Subject:
@@ -38,6 +42,8 @@ class Subject:
     Args:
         dtypes: of states in memory; none: full passes alone.
         disk_dtypes: of states on disk.
+        whole_at: length at which full passes read all candidates, however many tokens these have;
+            None: nowhere.
     """
 
     def __init__(
@@ -47,10 +53,12 @@ class Subject:
         *,
         dtypes: tuple[StateDType, ...] = (),
         disk_dtypes: tuple[StateDType, ...] = (),
+        whole_at: int | None = None,
     ) -> None:
         self.preset = preset
         self.options = options
         self.dtypes, self.disk_dtypes = dtypes, disk_dtypes
+        self.whole_at = whole_at
         longest = max(options.lengths)
         self.model = RandomModel(preset, longest, is_toy=options.toy)
         if self.model.positions is not None:
@@ -70,7 +78,7 @@ class Subject:
         options, total = self.options, length + self.options.query_tokens
         read = min(total, self.model.positions or total)
         measured = options.candidates
-        if length != options.whole_at:
+        if length != self.whole_at:
             measured = min(measured, max(1, options.full_tokens // read))
         rows = min(options.batch_size, measured)
         measured -= measured % rows
@@ -92,8 +100,11 @@ class Subject:
             on_disk(folder, encoder, records, self.options.candidates)
             warm = _Opened(folder)
             yield self._timed(warm, "page cache", dtype, self.options.candidates)
-            cold = _Opened(folder)
-            yield self._timed(cold, "disk", dtype, self.options.candidates, is_cold=True)
+            cold = _Cold(folder)
+            timed = self._timed(cold, "disk", dtype, self.options.candidates)
+            yield timed._replace(
+                side=cold.read_anew(timed.side), share_from_device=cold.share_from_device
+            )
 
     def _in_memory(self, encoder: DocumentEncoder, records: list[Record], length: int) -> Timed:
         each = COPIES_HELD * stored_bytes(encoder.specs, encoder.dtype, length)
@@ -108,19 +119,10 @@ class Subject:
         place: Place,
         dtype: StateDType,
         measured: int,
-        *,
-        is_cold: bool = False,
     ) -> Timed:
         names = [f"d{n}" for n in range(measured)]
         line = Line(self.preset, place, dtype)
-
-        def prepare() -> None:
-            if is_cold and isinstance(source, _Opened):
-                source.open_cold()
-
-        side = Side(
-            str(line), lambda: self._scorer.score(self._query, source.states, names), prepare
-        )
+        side = Side(str(line), lambda: self._scorer.score(self._query, source.states, names))
         return Timed(line, side, self.options.query_tokens, measured)
 
     @cached_property
@@ -145,14 +147,37 @@ class _Held:
 
 
 class _Opened:
-    """A store that is verified as it is read, opened once or anew."""
+    """A store that is verified as it is read."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.states: DocumentStates | None = StateStore.open(folder, verify=True)
 
-    def open_cold(self) -> None:
-        """Open it with nothing of its files in memory."""
+
+class _Cold(_Opened):
+    """A store that is opened anew each time, and what each time came from the device."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._shares: list[float] = []
+
+    def read_anew(self, side: Side) -> Side:
+        """The side, with nothing of the store's files in memory each time it begins."""
+
+        def call() -> None:
+            before = bytes_from_device()
+            side.call()
+            if before is not None and (after := bytes_from_device()) is not None:
+                assert self.states is not None, "it was prepared"
+                self._shares.append((after - before) / self.states.nbytes)
+
+        return replace(side, call=call, prepare=self._open)
+
+    def share_from_device(self) -> float | None:
+        """Of the states' bytes, the least of all times; None where the kernel does not say."""
+        return min(self._shares, default=None)
+
+    def _open(self) -> None:
         self.states = None
-        forget_files(self._folder)
-        self.states = StateStore.open(self._folder, verify=True)
+        forget_files(self.folder)
+        self.states = StateStore.open(self.folder, verify=True)

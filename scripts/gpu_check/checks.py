@@ -18,6 +18,7 @@ from scripts.gpu_check.repeats import check_repeats
 from scripts.gpu_check.resume import check_resume
 from scripts.gpu_check.rows import Row, Sizes
 from scripts.gpu_check.scan import check_mosaic_scan, check_selective_scan
+from scripts.gpu_check.shared_training import check_shared_training
 from scripts.gpu_check.ssd import check_ssd
 from scripts.gpu_check.training import check_training
 
@@ -55,6 +56,7 @@ CHECKS: dict[str, Check] = {
     "attention": Check(check_attention),
     "models": Check(check_models),
     "training": Check(check_training),
+    "shared_training": Check(check_shared_training),
     "document_states": Check(check_document_states),
     **{f"bench_train_{preset}": _bench("train", preset) for preset in LENGTHS_OF},
     "bench_around": Check(time_around),

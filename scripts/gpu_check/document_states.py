@@ -144,14 +144,16 @@ def _measure(load: Load, sizes: Sizes, folder: Path) -> Iterator[Row]:
         timings = take_turns(sides, repeats=sizes.repeats, warmup=2)
         ms = {key: 1e3 * timings[f"{key[0]} {key[1]}"].median_s for key in held}
         for (place, length), median_ms in ms.items():
+            pairs_per_s = 1e3 * candidates / median_ms
+            # The aim is one for states on the device and enough candidates to fill it.
+            is_aim = place == "on the device" and candidates == max(load.candidates)
             yield Row(
                 "document_states",
                 f"{candidates} candidates of {length} tokens, states {place}",
-                measured={
-                    "pairs_per_s": 1e3 * candidates / median_ms,
-                    "aim": AIM_PAIRS_PER_S,
-                    "ms": median_ms,
-                },
+                ok=sizes.is_toy or not is_aim or pairs_per_s >= AIM_PAIRS_PER_S,
+                measured={"pairs_per_s": pairs_per_s, "ms": median_ms}
+                | ({"aim": AIM_PAIRS_PER_S} if is_aim else {}),
+                note="" if is_aim else "no aim is set for this",
             )
         short, long = (ms["on the device", length] for length in load.lengths)
         yield Row(

@@ -84,6 +84,19 @@ def drop_from_page_cache(folder: Path) -> None:
                 os.close(handle)
 
 
+def bytes_from_device() -> int | None:
+    """What this process made the kernel read from storage so far; None where it does not say.
+
+    Pages of mapped files count, those that were in memory already do not.
+    """
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return None
+    found = dict(line.split(": ") for line in lines)
+    return int(found["read_bytes"]) if "read_bytes" in found else None
+
+
 def _memory(pid: int) -> dict[str, int]:
     """Bytes of a process: in memory at most so far, anonymous now; nothing once it has ended."""
     try:

@@ -1,8 +1,10 @@
 """jaxrank.encode_documents from a collection to a folder of states, and jaxrank.rerank from it."""
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,12 +12,17 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from jaxrank import encode_documents, rerank
+from jaxrank.data.hashing import hash_text
 from jaxrank.errors import InputError
 from jaxrank.evaluation.runs import Run, ranking, read_run
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
+from jaxrank.ranking.document_states.records import Gathered
+from jaxrank.ranking.document_states.scoring import StateScorer
 from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.state_building import estimate
 from tests.tiny_states import DOCUMENTS, RUN, TEXT, save_model, write_collection, write_run
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,14 +113,15 @@ def test_documents_without_states_are_read_and_counted(
     assert_same(rerank_run("--document_states", "S"), read_run("plain.run"))
     said = capsys.readouterr().out
     command = "python -m jaxrank.encode_documents --model model --collection c --output S --runs in"
-    assert f"4 of 10 documents were not in S and were read now; add them: {command}" in said
+    assert f"4 of 10 documents are not in S and are read now; add them: {command}" in said
     assert "4 documents tokenised: 2 cut (" in said
     # Without memory for them, those that two queries share are read for each.
     assert_same(
         rerank_run("--document_states", "S", "--states_memory_gb", "0"), read_run("plain.run")
     )
     shared = sum(name in RUN[query] for query in RUN for name in ("d3", "d7", "d4", "d9")) - 4
-    assert f"read now, and {shared} times again for want of --states_mem" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"\n{shared} documents were read again for want of --states_memory_gb\n" in said
 
 
 def test_the_command_that_is_named_adds_them(
@@ -128,8 +136,7 @@ def test_the_command_that_is_named_adds_them(
     encode_documents.main(words.splitlines()[0].split())
     said = capsys.readouterr().out
     assert "2 of 10 documents are in S already\n8 documents to read, " in said
-    rerank_run("--document_states", "S", "--depth", "5")
-    assert "not in S" not in capsys.readouterr().out
+    assert set(StateStore.open("S").document_ids) == set(DOCUMENTS)
 
 
 def test_encoding_says_what_it_takes_and_goes_on_with_what_is_there(
@@ -137,7 +144,7 @@ def test_encoding_says_what_it_takes_and_goes_on_with_what_is_there(
 ) -> None:
     whole = snapshot(folder / "S")
     encode("--dtype", "float32")
-    each = len(DOCUMENTS) and StateStore.open("S").nbytes // len(DOCUMENTS)
+    each = StateStore.open("S").nbytes // len(DOCUMENTS)
     size = f"{10 * each / 1000:,.1f} kB"
     assert capsys.readouterr().out == (
         f"10 of 10 documents are in S already\nS holds 10 documents, {size}\n"
@@ -146,7 +153,16 @@ def test_encoding_says_what_it_takes_and_goes_on_with_what_is_there(
     monkeypatch.setattr(estimate, "_PARTS", 2)
     shutil.rmtree("S")
     Path("ids.txt").write_text("d3\n\nd1\nd3\n")
+    encoders: list[DocumentEncoder] = []
+    make = DocumentEncoder.__init__
+
+    def counted(self: DocumentEncoder, *arguments: Any, **options: Any) -> None:
+        encoders.append(self)
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(DocumentEncoder, "__init__", counted)
     encode("--documents", "ids.txt", "--dtype", "bf16")
+    assert len(encoders) == 1, "what the sample has compiled, the work uses"
     first, second, third, fourth, fifth = capsys.readouterr().out.splitlines()
     half = StateStore.open("S").nbytes // 2
     assert first == "1 ids came again in ids.txt and count once"
@@ -182,6 +198,93 @@ def test_verify_finds_a_flipped_bit_and_rerank_does_not_score_from_it(
     care("verify")
 
 
+def test_files_that_are_lost_are_taken_out_when_asked_to(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shard,) = Path("S").glob("shard-*")
+    shard.unlink()
+    with pytest.raises(InputError, match=r"^S: 1 fault; take lost files out \(python -m jaxrank.e"):
+        care("verify")
+    with pytest.raises(InputError, match=r"1 of 1 shards are missing.* mend --output S\)"):
+        encode("--dtype", "float32")
+    capsys.readouterr()
+    care("mend")
+    assert capsys.readouterr().out == (
+        "10 documents were lost; encode them again; S holds 0, 0 bytes\n"
+    )
+    care("verify")
+
+
+def test_a_text_that_is_not_that_of_its_state_is_refused(folder: Path) -> None:
+    edited = {**DOCUMENTS, "d7": f"{DOCUMENTS['d7']} burn"}
+    write_collection(folder, edited)
+    before = snapshot(folder)
+    changed = "^S: document 'd7': its text is not the one that its state was made of; give the"
+    with pytest.raises(InputError, match=changed):
+        rerank_run("--document_states", "S")
+    with pytest.raises(InputError, match=changed):
+        encode("--dtype", "float32")
+    assert snapshot(folder) == before
+    # The mend that is named.
+    Path("ids.txt").write_text("d7\n")
+    care("delete", "--documents", "ids.txt")
+    encode("--dtype", "float32")
+    assert StateStore.open("S").text_hashes(["d7"]).tolist() == [hash_text(edited["d7"])]
+
+
+def test_another_choice_of_fields_is_refused(folder: Path) -> None:
+    lines = [
+        json.dumps({"_id": name, "title": "about", "text": text})
+        for name, text in DOCUMENTS.items()
+    ]
+    Path("c/corpus.jsonl").write_text("\n".join(lines))
+    # What the states were made of is the body of what now has titles too.
+    rerank_run("--document_states", "S", "--document_text", "body")
+    with pytest.raises(InputError, match=r"^S: document 'd\d': its .*, and those of 9 others; giv"):
+        rerank_run("--document_states", "S")
+
+
+def test_documents_that_are_read_in_another_precision_are_told_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("ids.txt").write_text("d3\n")
+    care("delete", "--documents", "ids.txt")
+    capsys.readouterr()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StateScorer, "score", stop)
+    for dtype, precision in (
+        ("float32", ""),
+        (
+            "bfloat16",
+            ", computed in bfloat16 beside states in float32 (--dtype float32 computes al",
+        ),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            rerank_run("--document_states", "S", "--dtype", dtype)
+        said = capsys.readouterr().out
+        assert f"1 of 10 documents are not in S and are read now{precision}" in said
+        assert (", computed in bfloat16 beside" in said) == bool(precision)
+
+
+def test_candidates_that_are_scored_together_are_bounded_by_batch_size(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    gather = StateStore.gather
+
+    def counted(self: StateStore, *arguments: Any, **sizes: Any) -> Gathered:
+        gathered = gather(self, *arguments, **sizes)
+        rows.append(len(gathered.lengths))
+        return gathered
+
+    monkeypatch.setattr("jaxrank.ranking.document_states.states.DocumentStates.gather", counted)
+    rerank_run("--document_states", "S", "--batch_size", "4")
+    assert max(rows) == 4
+
+
 def test_describe_says_what_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     care("describe")
     said = capsys.readouterr().out
@@ -192,6 +295,7 @@ def test_describe_says_what_is_there(folder: Path, capsys: pytest.CaptureFixture
     assert f"weights {StateStore.open('S').identity.weights}\n" in said
 
 
+@pytest.mark.slow
 def test_smaller_states_score_nearly_the_same(folder: Path) -> None:
     shutil.rmtree("S")
     encode("--dtype", "int8")
@@ -211,14 +315,11 @@ def test_states_of_another_model_or_budget_are_refused(folder: Path) -> None:
     save_model(folder / "other", seed=1)
     before = snapshot(folder)
     longer = ["--max_length", str(TEXT.max_length + 1)]
-    for arguments, difference in (
-        (["--model", "other"], "weights .*, the model has "),
-        (longer, "document budget 32 tokens, the model has 33"),
-    ):
-        with pytest.raises(InputError, match=f"^S: its states were made for .*{difference}"):
-            rerank_run("--document_states", "S", *arguments)
-        with pytest.raises(InputError, match=f"^S: its states were made for .*{difference}"):
-            encode("--dtype", "float32", *arguments)
+    said = "^S: its states were made for "
+    with pytest.raises(InputError, match=f"{said}.*weights .*, the model has "):
+        rerank_run("--document_states", "S", "--model", "other")
+    with pytest.raises(InputError, match=f"{said}.*document budget 32 tokens, the model has 33"):
+        encode("--dtype", "float32", *longer)
     with pytest.raises(InputError, match=r"^S: holds states in float32 .* not int8"):
         encode("--dtype", "int8")
     assert snapshot(folder) == before

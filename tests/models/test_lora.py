@@ -234,7 +234,7 @@ def test_an_adapters_own_result_is_not_kept_for_the_backward_pass():
         graphdef, state = nnx.split(stack)
         hidden = jnp.ones((32, 4, 64))
         pull = jax.eval_shape(
-            lambda s: jax.vjp(lambda s: nnx.merge(graphdef, s)(hidden), s)[1], state
+            lambda s: jax.vjp(lambda s: nnx.merge(graphdef, s)(hidden).hidden, s)[1], state
         )
         return sum(leaf.size for leaf in jax.tree.leaves(pull))
 

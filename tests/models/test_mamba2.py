@@ -102,7 +102,7 @@ def test_of_the_recurrence_a_layer_that_keeps_projections_computes_only_the_stat
             lambda: nnx.split(LayerStack(make_layer, 2, rngs=nnx.Rngs(params=0), remat=remat))
         )
         hidden = jnp.ones((2, 70, 64))
-        gradient = jax.grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(hidden)))
+        gradient = jax.grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(hidden).hidden))
         return count_recurrences_products(jax.make_jaxpr(gradient)(state).jaxpr)
 
     # Going forward the recurrence takes four products: pairs of tokens match, y within a chunk,

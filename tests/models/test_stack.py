@@ -57,24 +57,27 @@ def loop() -> list[jax.Array]:
 def test_stack_applies_its_layers_in_order(options):
     stack, expected = make(**options), loop()
     call = {"key": KEY, "per_layer": {"shift": SHIFTS}, "scale": 3.0}
-    final, outputs = stack(HIDDEN, return_hidden_states=True, **call)
+    final, outputs, own = stack(HIDDEN, return_hidden_states=True, **call)
+    assert own is None
     np.testing.assert_allclose(outputs, jnp.stack(expected), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(final, outputs[-1])
     if not options:
-        np.testing.assert_allclose(stack(HIDDEN, **call), final, rtol=1e-6)
+        alone = stack(HIDDEN, **call)
+        np.testing.assert_allclose(alone.hidden, final, rtol=1e-6)
+        assert alone.outputs == ()
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_what_layers_hand_out_is_stacked_beside_the_stream_and_its_hidden_states(remat: str):
     stack, plain = make(HandsOutItsInput, remat=remat), make()
-    final, outputs = plain(HIDDEN, return_hidden_states=True)
+    final, outputs, _ = plain(HIDDEN, return_hidden_states=True)
     call = {"per_layer": {"own": {"shift": SHIFTS}}, "return_per_layer": True}
-    stream, handed_out = stack(HIDDEN, **call)
+    stream, _, handed_out = stack(HIDDEN, **call)
     np.testing.assert_allclose(stream, final, rtol=1e-6)
     np.testing.assert_allclose(handed_out["read"][1:], outputs[:-1], rtol=1e-6)
     np.testing.assert_array_equal(handed_out["read"][0], HIDDEN)
     np.testing.assert_array_equal(handed_out["given"]["shift"], SHIFTS)
-    (stream, hidden_states), again = stack(HIDDEN, return_hidden_states=True, **call)
+    stream, hidden_states, again = stack(HIDDEN, return_hidden_states=True, **call)
     np.testing.assert_array_equal(hidden_states[-1], stream)
     np.testing.assert_array_equal(again["read"], handed_out["read"])
 
@@ -88,8 +91,8 @@ def test_layers_start_different_and_a_seed_gives_the_same_start():
 
 def test_without_a_key_layers_get_none():
     stack = make()
-    np.testing.assert_array_equal(stack(HIDDEN), stack(HIDDEN))
-    assert np.all(stack(HIDDEN, key=KEY) != stack(HIDDEN))
+    np.testing.assert_array_equal(stack(HIDDEN).hidden, stack(HIDDEN).hidden)
+    assert np.all(stack(HIDDEN, key=KEY).hidden != stack(HIDDEN).hidden)
 
 
 WIDE = jnp.broadcast_to(HIDDEN[:1], (64, 3, 4))
@@ -98,7 +101,7 @@ WIDE = jnp.broadcast_to(HIDDEN[:1], (64, 3, 4))
 def keep_and_differentiate(remat: str, layer: type[Affine] = Affine) -> tuple[int, jax.Array]:
     """How many numbers the backward pass is given, and the weights' gradient."""
     graphdef, state = nnx.split(make(layer, remat=remat))
-    _, pull = jax.vjp(lambda state: nnx.merge(graphdef, state)(WIDE), state)
+    _, pull = jax.vjp(lambda state: nnx.merge(graphdef, state)(WIDE).hidden, state)
     return sum(leaf.size for leaf in jax.tree.leaves(pull)), jax.tree.leaves(pull(WIDE))[0]
 
 

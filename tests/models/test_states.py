@@ -24,8 +24,8 @@ from jaxrank.models.module import (
 )
 from jaxrank.models.packing import Packing
 from jaxrank.models.states import State
-from tests.families.comparison import QUICK_COMPILATION
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROWS = 40  # of the token table
 STATE_SPACE = pytest.mark.parametrize("family", ["mamba", "mamba2"])
 # Where texts of 45 tokens are cut: an empty beginning, some shorter than the convolution sees, and
@@ -75,7 +75,7 @@ def _compiled(graphdef: Any, method: str) -> Any:
     def call(state: Any, *arguments: Any, mask: jax.Array, **keywords: Any) -> Any:
         return getattr(nnx.merge(graphdef, state), method)(*arguments, mask=mask, **keywords)
 
-    return jax.jit(call, static_argnames="return_final_state", compiler_options=QUICK_COMPILATION)
+    return jax.jit(call, static_argnames="return_final_state")
 
 
 def run(module: RerankerModule, method: str, *arguments: Any, **keywords: Any) -> Any:
@@ -103,9 +103,8 @@ def test_a_text_read_in_two_pieces_scores_as_the_whole(family: str):
     np.testing.assert_allclose(scores, want, rtol=0, atol=1e-5)
 
 
-@STATE_SPACE
-def test_a_text_may_be_read_in_three_pieces_one_of_them_empty(family: str):
-    module, (beginnings, rest) = make(family), cut(CUTS)
+def test_a_text_may_be_read_in_three_pieces_one_of_them_empty():
+    module, (beginnings, rest) = make("mamba2"), cut(CUTS)
     middles = [tokens[:count] for tokens, count in zip(rest, [0, 1, 0, 2, 3, 7, 1, 4], strict=True)]
     ends = [tokens[len(middle) :] for tokens, middle in zip(rest, middles, strict=True)]
     state = run(module, "read_prefix", pad(beginnings, 48))
@@ -128,10 +127,16 @@ def test_a_state_depends_on_neither_padding_nor_neighbours(family: str):
         np.testing.assert_array_equal(padded.arrays[name][:, 2:], array[:, 2:])
         assert np.any(np.asarray(padded.arrays[name][:, 0] != array[:, 0]))
         assert not np.any(np.asarray(array[:, 0]))  # nothing was read
+
+
+def test_more_padding_changes_a_state_by_rounding_only():
+    module, (beginnings, _) = make("mamba2"), cut(CUTS)
+    state = run(module, "read_prefix", pad(beginnings, 48))
     assert_same_state(run(module, "read_prefix", pad(beginnings, 64)), state, 1e-6)
 
 
-@STATE_SPACE
+# Mamba-2's without adapters are those of whole texts in the ordinary tests of shared states.
+@pytest.mark.parametrize("family", ["mamba", pytest.param("mamba2", marks=pytest.mark.slow)])
 def test_gradients_through_a_state_are_those_of_the_whole_text(family: str):
     module = nnx.clone(make(family))
     add_lora(module, LoraConfig(rank=2), seed=0)
@@ -151,8 +156,7 @@ def test_gradients_through_a_state_are_those_of_the_whole_text(family: str):
         return weights @ module.score_continuation(read, ends[0], mask=ends[1])
 
     def gradient(score: Callable[[Any], jax.Array]) -> Any:
-        compiled = jax.jit(jax.grad(score), compiler_options=QUICK_COMPILATION)
-        return nnx.to_flat_state(compiled(state))
+        return nnx.to_flat_state(jax.jit(jax.grad(score))(state))
 
     want, got = gradient(whole), dict(gradient(in_pieces))
     assert any("lora_a" in path for path, _ in want)
@@ -176,6 +180,15 @@ def test_in_bfloat16_a_state_costs_no_more_than_bfloat16_itself(family: str):
     rounding = np.abs(want - exact).max()
     assert 0 < rounding < 1
     assert np.abs(scores - want).max() <= rounding
+
+
+def test_a_state_of_bfloat16_scores_the_same_after_it_was_kept_in_float32():
+    module, (beginnings, ends) = make("mamba", "bfloat16"), cut(CUTS)
+    state = run(module, "read_prefix", pad(beginnings, 48))
+    arrays = {name: array.astype(jnp.float32) for name, array in state.arrays.items()}
+    kept = run(module, "score_continuation", state._replace(arrays=arrays), pad(ends, 45))
+    scores = run(module, "score_continuation", state, pad(ends, 45))
+    np.testing.assert_array_equal(kept, scores)
 
 
 @STATE_SPACE
@@ -220,17 +233,26 @@ def test_a_convolution_of_one_token_leaves_no_inputs():
     assert scores.shape == (8,)
 
 
-@STATE_SPACE
-def test_state_arrays_say_what_a_state_is_made_of(family: str):
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [
+        pytest.param(
+            family, preset, marks=[] if preset.endswith(("tiny", "130m")) else pytest.mark.slow
+        )
+        for family in ("mamba", "mamba2")
+        for preset in get_family(family).presets
+    ],
+)
+def test_state_arrays_say_what_a_state_is_made_of(family: str, preset: str):
     ids, mask = pad(TEXTS[:3], 48)
-    for config in get_family(family).presets.values():
-        module = abstract(RerankerConfig(family, config))
-        state = nnx.eval_shape(lambda module: module.read_prefix(ids, mask=mask), module)
-        shapes = {name: array.shape for name, array in state.arrays.items()}
-        layers = config.num_layers
-        assert shapes == {
-            array.name: (layers, 3, *array.shape[1:]) for array in state_arrays(family, config)
-        }
+    config = get_family(family).presets[preset]
+    module = abstract(RerankerConfig(family, config))
+    state = nnx.eval_shape(lambda module: module.read_prefix(ids, mask=mask), module)
+    shapes = {name: array.shape for name, array in state.arrays.items()}
+    layers = config.num_layers
+    assert shapes == {
+        array.name: (layers, 3, *array.shape[1:]) for array in state_arrays(family, config)
+    }
 
 
 def test_a_published_mamba_keeps_much_less_than_its_keys_and_values_would_be():
@@ -275,7 +297,7 @@ def test_a_state_of_another_model_is_refused(change: dict, said: str):
     lengths = arrays.pop("lengths").astype(jnp.int32)
     ids, mask = pad(TEXTS, 48)
     with pytest.raises(ValueError, match=said):
-        make("mamba").score_continuation(State(arrays, lengths), ids, mask=mask)
+        make("mamba").encode(ids, mask=mask, initial_state=State(arrays, lengths))
 
 
 def test_packed_rows_have_no_state():

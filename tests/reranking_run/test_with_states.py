@@ -22,7 +22,7 @@ NAMES = list(DOCUMENTS)
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> DocumentEncoder:
     folder = tmp_path_factory.mktemp("model")
     save_model(folder / "model")
-    return Reranker.from_pretrained(folder / "model").document_encoder("float32", batch_size=8)
+    return Reranker.from_pretrained(folder / "model").document_states.encoder("float32", 8)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from jaxrank.models.mamba import PRESETS
 from jaxrank.models.module import RerankerConfig
 from scripts.in_batch_cost import compare_steps, make_table, plain_batch, shared_batch
-from scripts.in_batch_study import MEASURES, compare
+from scripts.in_batch_study import MEASURES, compare, describe_clocks
 from scripts.in_batch_study import make_table as make_study_table
 
 
@@ -61,6 +61,21 @@ def test_recipes_are_compared_by_each_query_s_mean_over_seeds():
         assert (found[measure]["wins"], found[measure]["ties"], found[measure]["losses"]) == (
             1,
         ) * 3
-    rows = make_study_table({"seeds": [compare(seeds[:1]) | {"seed": 0}], "all": found})
+    trained = {"plain": {"time_s": 400.0}, "in_batch": {"time_s": 412.0}}
+    first = compare(seeds[:1]) | {"seed": 0, "trained": trained}
+    rows = make_study_table({"seeds": [first], "all": found})
     assert rows[2].startswith("| 0 | RR@10 | 0.500 | 0.833 | +0.333 (")
     assert rows[4].startswith("| mean of 1 | RR@10 | 0.417 | 0.500 | +0.083 (")
+    assert rows[6:] == [
+        "",
+        "Seed 0: trained for 400 s plain, 412 s in-batch (+3.0%), compiling included.",
+    ]
+
+
+def test_runs_of_unequal_time_are_not_passed_over():
+    def seed(in_batch: float) -> dict[str, object]:
+        return {"seed": 1, "trained": {"plain": {"time_s": 100}, "in_batch": {"time_s": in_batch}}}
+
+    assert len(describe_clocks([seed(96), seed(104)])) == 2
+    *_, last = describe_clocks([seed(104), seed(94)])
+    assert last.startswith("NOT at equal time: -6.0%, 5% counts as equal.")

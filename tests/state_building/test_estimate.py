@@ -39,9 +39,10 @@ def test_seconds_grow_with_the_tokens_that_are_computed(monkeypatch: pytest.Monk
     monkeypatch.setattr(estimate, "perf_counter", lambda: clock)
     sample = sample_of(*[3] * 8, *[20] * 8, *[48] * 4, *[7] * 4, total=960)
     seconds = sample.seconds(encode, batch_size=8, document_budget=48)
-    # Padded to 16, 32 and 48 tokens: 12, 8 and 4 of the sample's 24 documents.
+    # Padded to 16, 32 and 48 tokens: 12, 8 and 4 of the sample's 24 documents. The work's own
+    # function is timed, so that two lengths are yet to be compiled.
     computing = 0.001 * 960 * (12 * 16 + 8 * 32 + 4 * 48) / 24
-    assert seconds == pytest.approx(computing + 3 * 10.0)
+    assert seconds == pytest.approx(computing + 2 * 10.0)
     assert calls[0] == calls[1]
     assert len(calls[0]) == 8
     assert "48" not in calls[0], "documents of middling length are timed"

@@ -1,9 +1,11 @@
 """Buckets are few, end at the maximum, and waste little."""
 
+import doctest
 import itertools
 
 import pytest
 
+from jaxrank.text import buckets as module
 from jaxrank.text.buckets import bucket_for, length_buckets
 
 
@@ -26,3 +28,7 @@ def test_the_last_bucket_is_the_maximum_whatever_it_is(length: int) -> None:
 def test_a_sequence_beyond_the_largest_bucket_is_refused() -> None:
     with pytest.raises(ValueError, match="17 tokens exceeds the largest bucket, 16"):
         bucket_for(17, (8, 16))
+
+
+def test_buckets_of_sides_are_as_their_examples_say() -> None:
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=2)

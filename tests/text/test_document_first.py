@@ -55,6 +55,10 @@ def test_a_document_and_a_query_joined_are_the_pair_with_its_cuts(kind: str, tem
     assert max(map(len, documents)) == sides.document_budget
     assert max(map(len, queries)) == sides.query_budget
     assert sides.document_budget + sides.query_budget == 96
+    for field, texts, found in (("document", DOCUMENTS, documents), ("query", QUERIES, queries)):
+        own = np.array([text.length for text in pairs.tokenise(field, texts)])
+        assert sides.lengths(field, own).tolist() == list(map(len, found))
+        assert sides.budget_of(field) == max(map(len, found))
 
 
 def test_what_the_tokenizer_puts_first_belongs_to_the_document() -> None:

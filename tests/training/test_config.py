@@ -79,10 +79,13 @@ def test_what_cannot_be_run_is_named(section: str, values: dict[str, Any], messa
         ({"loss": {"name": "ranknet"}}, "loss.name info_nce or localized_contrastive is needed"),
         ({"data": {"packing": True}}, "got true with data.packing, .* must be false"),
         ({"training": {"accumulation": 8}}, "where no groups meet: .* 8 in training.accumulation"),
-        ({"data": {"split": "train", "collection": None}}, "data.split: got train; its qrels are"),
         (
-            {"data": {"split": "train"}, "loss": {"in_batch_negatives": False}},
-            "data.split: got train; it says what is no negative under loss.in_batch_negatives",
+            {"data": {"relevance_split": "train", "collection": None}},
+            "data.relevance_split: got train; its qrels are",
+        ),
+        (
+            {"data": {"relevance_split": "train"}, "loss": {"in_batch_negatives": False}},
+            "data.relevance_split: got train; it says what is no negative under loss.in_batch",
         ),
     ],
 )

@@ -5,36 +5,43 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxrank.data.collection import Collection
 from jaxrank.data.groups import Group, TrainingData
 from jaxrank.errors import InputError
-from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TextOptions, TrainingConfig
+from jaxrank.models.families import FAMILIES
+from jaxrank.models.module import RerankerConfig, RerankerModule
+from jaxrank.text.templates import TextConfig
+from jaxrank.text.tokenize import load_tokenizer
+from jaxrank.training.config import DataConfig, ModelConfig, Recipe, TrainingConfig
 from jaxrank.training.losses import LossConfig
 from jaxrank.training_run.batch_size import longest_batch
 from jaxrank.training_run.in_batch import SideLengths, check_in_batch, find_relevant
-from jaxrank.training_run.start import load_start
+from jaxrank.training_run.start import Start
 
-PRESETS = {"bert": "bert-tiny", "mamba": "mamba-tiny", "opt": "opt-tiny"}
 GROUPS = [Group("q1", "d1", ("d2",)), Group("q2", "d3", ("d2",)), Group("q1", "d4", ("d5",))]
 
 
-def make_recipe(
-    family: str = "mamba", *, tokenizer: Path = Path("t"), template: str = "paper", **data: object
-) -> Recipe:
+def make_recipe(**data: object) -> Recipe:
     settings = {"groups": Path("g"), "negatives": 1, "groups_per_batch": 3} | data
     return Recipe(
-        model=ModelConfig(
-            family=family,
-            preset=PRESETS[family],
-            overrides={"num_layers": 1} | ({"vocab_size": 50_277} if family == "opt" else {}),
-            tokenizer=str(tokenizer),
-        ),
-        text=TextOptions(template=template, max_length=64),
+        model=ModelConfig(family="mamba", preset="mamba-tiny", tokenizer="t"),
         data=DataConfig(**settings),
         loss=LossConfig(in_batch_negatives=True),
         training=TrainingConfig(output=Path("run"), steps=10),
     )
+
+
+@pytest.fixture(scope="module")
+def start(neox_tokenizer_folder: Path) -> Start:
+    """As a recipe's, but that the module has shapes alone."""
+    backbone = replace(FAMILIES["mamba"].presets["mamba-tiny"], num_layers=1)
+    config = RerankerConfig("mamba", backbone)
+    module = nnx.eval_shape(lambda: RerankerModule(config, rngs=nnx.Rngs(params=0)))
+    text = TextConfig(template="paper-decoder", max_length=64)
+    tokenizer = load_tokenizer(neox_tokenizer_folder)
+    return Start(config, np.dtype(np.float32), module, tokenizer, text, text, notes=())
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def collection(tmp_path: Path) -> Collection:
         "".join(f'{{"_id": "d{number}", "text": "word"}}\n' for number in range(6))
     )
     (tmp_path / "queries.jsonl").write_text(
-        "".join(f'{{"_id": "q{number}", "text": "word"}}\n' for number in range(3))
+        "".join(f'{{"_id": "q{number}", "text": "word {number}"}}\n' for number in range(3))
     )
     (tmp_path / "qrels.train.txt").write_text("q2 0 d1 2\nq2 0 d4 0\n")
     return Collection.open(tmp_path)
@@ -55,33 +62,35 @@ def data(collection: Collection) -> TrainingData:
     return TrainingData(GROUPS, collection.queries, collection.documents)
 
 
-def test_the_longest_sides_make_up_the_longest_pair(neox_tokenizer_folder: Path):
-    recipe = make_recipe(tokenizer=neox_tokenizer_folder)
-    sides = check_in_batch(recipe, load_start(recipe))
-    assert sides == SideLengths(document=14, query=50)
-    plain = replace(recipe, loss=LossConfig())
-    assert check_in_batch(plain, load_start(plain)) is None
+def test_the_longest_sides_make_up_the_longest_pair(start: Start):
+    recipe = make_recipe()
+    assert check_in_batch(recipe, start) == SideLengths(document=14, query=50)
+    assert check_in_batch(replace(recipe, loss=LossConfig()), start) is None
 
 
 @pytest.mark.parametrize(
     ("family", "template", "message"),
     [
-        ("bert", "paper", "'bert' has no document states: "),
-        ("opt", "paper", "family 'opt' keeps keys and values of every token, .* mamba2 is needed"),
+        ("bert", "paper-decoder", "'bert' has no document states: "),
+        (
+            "opt",
+            "paper-decoder",
+            "family 'opt' keeps keys and values of every token, .* mamba2 is needed",
+        ),
         ("mamba", "pair", "'pair' cuts the longer text first, .* e.g. 'paper-decoder'"),
     ],
 )
 def test_what_has_no_states_to_share_is_refused(
-    family: str,
-    template: str,
-    message: str,
-    neox_tokenizer_folder: Path,
-    bert_tokenizer_folder: Path,
+    family: str, template: str, message: str, start: Start, bert_tokenizer_folder: Path
 ):
-    tokenizer = neox_tokenizer_folder if family == "opt" else bert_tokenizer_folder
-    recipe = make_recipe(family, tokenizer=tokenizer, template=template)
+    other = start._replace(
+        config=RerankerConfig(family, FAMILIES[family].presets[f"{family}-tiny"]),
+        text=replace(start.text, template=template),
+    )
+    if template == "pair":  # of which GPT-NeoX's tokenizer has not the tokens
+        other = other._replace(tokenizer=load_tokenizer(bert_tokenizer_folder))
     with pytest.raises(InputError, match=f"^loss.in_batch_negatives: .*{message}"):
-        check_in_batch(recipe, load_start(recipe))
+        check_in_batch(make_recipe(), other)
 
 
 def test_judgements_of_training_queries_are_found_where_nobody_names_them(
@@ -96,6 +105,14 @@ def test_judgements_of_training_queries_are_found_where_nobody_names_them(
     assert "(by qrels of split train and the groups' positives) and 3 as repeated" in note
 
 
+def test_queries_that_repeat_another_s_text_are_counted(collection: Collection):
+    queries = {"q1": "same", "q2": "same"}
+    data = TrainingData(GROUPS, queries, collection.documents)
+    relevant, note = find_relevant(make_recipe(), data, None)
+    assert relevant == {name: {"d1", "d3", "d4"} for name in queries}
+    assert "; 1 query repeats the text of another and shares what is relevant)" in note
+
+
 def test_without_judgements_the_groups_alone_say_and_that_is_told(
     collection: Collection, data: TrainingData
 ):
@@ -106,7 +123,7 @@ def test_without_judgements_the_groups_alone_say_and_that_is_told(
 
 
 def test_a_split_that_is_named_must_be_there(collection: Collection, data: TrainingData):
-    recipe = make_recipe(collection=collection.folder, split="test")
+    recipe = make_recipe(collection=collection.folder, relevance_split="test")
     with pytest.raises(InputError, match=r"split 'test'.*splits there: train"):
         find_relevant(recipe, data, collection)
 

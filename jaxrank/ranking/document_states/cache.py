@@ -14,27 +14,30 @@ from jaxrank.ranking.document_states.threads import visit_in_threads
 class CachedStates(DocumentStates):
     """States of others, of which those asked for last are kept; safe from several threads.
 
+    All are let go when `states` changes otherwise than by more documents, e.g. after a deletion.
+
     Args:
         states: where documents' states come from.
         capacity_bytes: of the states that are kept at most; a larger one is handed on and not kept.
 
     Attributes:
-        hits: documents that were asked for and kept.
-        misses: documents that were asked for and came from `states`.
+        hits: documents that were asked for and kept; of one call each document counts once.
+        misses: documents that were asked for and came from `states`, counted likewise.
+        kept_bytes: of the states that are kept now.
     """
 
     def __init__(self, states: DocumentStates, capacity_bytes: int) -> None:
         if capacity_bytes < 0:
             raise ValueError(f"capacity_bytes: got {capacity_bytes}; at least 0 is needed")
-        self.identity, self.dtype = states.identity, states.dtype
-        self.computed_in, self.where = states.computed_in, states.where
+        self._stand_for(states)
         self.hits = 0
         self.misses = 0
+        self.kept_bytes = 0
         self._states = states
         self._capacity_bytes = capacity_bytes
         self._kept: OrderedDict[str, Record] = OrderedDict()
         """Those asked for last come last."""
-        self._num_bytes = 0
+        self._kept_version = states.version
         self._lock = threading.Lock()
 
     @property
@@ -45,8 +48,13 @@ class CachedStates(DocumentStates):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the states that are kept now."""
-        return self._num_bytes
+        """Bytes of all states, whether they are kept or not."""
+        return self._states.nbytes
+
+    @property
+    def version(self) -> int:
+        """As of any states."""
+        return self._states.version
 
     @property
     def document_ids(self) -> Sequence[str]:
@@ -71,6 +79,7 @@ class CachedStates(DocumentStates):
         """As of any states; those not kept are read at once, and kept."""
         found: dict[str, Record] = {}
         with self._lock:
+            version = self._let_go_of_old()
             for document_id in document_ids:
                 record = self._kept.get(document_id)
                 if record is not None:
@@ -81,25 +90,43 @@ class CachedStates(DocumentStates):
         read = self._states.records(wanted)
         found.update(zip(wanted, read, strict=True))
         with self._lock:
-            self.hits += len(document_ids) - len(wanted)
+            self.hits += len(found) - len(wanted)
             self.misses += len(wanted)
-            for record in read:
-                self._keep(record)
+            if self._let_go_of_old() == version:  # else what was read may be old as well
+                for record in read:
+                    self._keep(record)
         return [found[document_id] for document_id in document_ids]
 
     def lengths(self, document_ids: Sequence[str]) -> np.ndarray:
-        """Tokens that were read of each document, int32 (n,); no state is read."""
-        return self._states.lengths(document_ids)
+        """As of any states; only of documents that are not kept is `states` asked."""
+        with self._lock:
+            self._let_go_of_old()
+            kept = {name: self._kept[name].length for name in document_ids if name in self._kept}
+        wanted = [one for one in dict.fromkeys(document_ids) if one not in kept]
+        kept.update(zip(wanted, self._states.lengths(wanted).tolist(), strict=True))
+        return np.array([kept[document_id] for document_id in document_ids], np.int32)
+
+    def text_hashes(self, document_ids: Sequence[str]) -> np.ndarray:
+        """As of any states; no state is read where `states` need not read it."""
+        return self._states.text_hashes(document_ids)
+
+    def _let_go_of_old(self) -> int:
+        """Keep nothing of another version of the states than the present one; needs the lock."""
+        version = self._states.version
+        if version != self._kept_version:
+            self._kept.clear()
+            self.kept_bytes, self._kept_version = 0, version
+        return version
 
     def _keep(self, record: Record) -> None:
         """Keep a record, at the cost of those asked for longest ago; needs the lock."""
         earlier = self._kept.pop(record.document_id, None)
         if earlier is not None:  # another thread has read it at the same time
-            self._num_bytes -= earlier.nbytes
+            self.kept_bytes -= earlier.nbytes
         if record.nbytes > self._capacity_bytes:
             return
-        while self._num_bytes + record.nbytes > self._capacity_bytes:
+        while self.kept_bytes + record.nbytes > self._capacity_bytes:
             _, oldest = self._kept.popitem(last=False)
-            self._num_bytes -= oldest.nbytes
+            self.kept_bytes -= oldest.nbytes
         self._kept[record.document_id] = record
-        self._num_bytes += record.nbytes
+        self.kept_bytes += record.nbytes

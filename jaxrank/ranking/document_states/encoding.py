@@ -5,12 +5,14 @@ is masked, so what a document is read with changes its state by rounding only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxrank.data.hashing import hash_text
 from jaxrank.errors import InputError
 from jaxrank.models.families import state_arrays
 from jaxrank.models.module import RerankerModule
@@ -34,7 +36,7 @@ class DocumentEncoder:
     document, for mamba2-130m 19 MB), beside the records that are returned.
 
     Args:
-        module: the reranker.
+        module: the reranker; its weights must stay as they are.
         tokenizer: of documents without their queries.
         dtype: what states are kept in.
         batch_size: documents a batch. A last, smaller batch is computed with 1, 8 or `batch_size`
@@ -64,7 +66,8 @@ class DocumentEncoder:
         """What the states are made for."""
         self.computed_in = computed_in(module)
         """What the network computes in, e.g. "bfloat16"."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        """Of documents; counts what is cut of them."""
         self._buckets = length_buckets(tokenizer.document_budget)
         self._row_counts = sorted({1, min(8, batch_size), batch_size})
         graph, self._parameters = nnx.split(module)
@@ -78,26 +81,46 @@ class DocumentEncoder:
 
         self._read: Callable[..., Computed] = jax.jit(read)
 
-    def encode(self, documents: Sequence[tuple[str, str]]) -> list[Record]:
-        """Records of (id, text) in their order; they depend on nothing but these documents.
+    def kept_in(self, dtype: StateDType) -> "DocumentEncoder":
+        """An encoder of the same documents for another type, which shares what is compiled."""
+        other = copy(self)
+        other.dtype = dtype
+        return other
 
-        The same call gives the same bits.
+    def encode(
+        self,
+        documents: Sequence[tuple[str, str]],
+        *,
+        read: Callable[[int], object] | None = None,
+    ) -> list[Record]:
+        """Records of (id, text) in their order.
+
+        The same documents give the same bits, with the same `batch_size`: what is computed together
+        changes rounding.
+
+        Args:
+            read: called after each batch with the number of its documents.
 
         Raises:
             InputError: a document's state is not finite, by its id.
         """
-        names = [name for name, _ in documents]
-        ids = self._tokenizer.documents(text for _, text in documents)
+        ids = self.tokenizer.documents(text for _, text in documents)
         found: dict[int, Record] = {}
+
+        def collect(rows: np.ndarray, computed: Computed) -> None:
+            found.update(self._records(documents, ids, rows, computed))
+            if read is not None:
+                read(len(rows))
+
         pending: tuple[np.ndarray, Computed] | None = None
         for rows, batch in self._batches(ids):
             # JAX computes in the background: the next batch runs while this one is converted.
             computed = self._read(self._parameters, **batch)
             if pending is not None:
-                found.update(self._records(names, ids, *pending))
+                collect(*pending)
             pending = rows, computed
         if pending is not None:
-            found.update(self._records(names, ids, *pending))
+            collect(*pending)
         return [found[index] for index in range(len(documents))]
 
     def _batches(self, ids: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, dict[str, Array]]]:
@@ -113,34 +136,42 @@ class DocumentEncoder:
             # Rows beyond the documents read one pad token: attention over nothing has no value.
             sizes = np.ones(bucket_for(len(rows), self._row_counts), np.int64)
             sizes[: len(rows)] = lengths[rows]
-            input_ids = np.full((len(sizes), length), self._tokenizer.pad_token_id, np.int32)
+            input_ids = np.full((len(sizes), length), self.tokenizer.pad_token_id, np.int32)
             for place, row in enumerate(rows):
                 input_ids[place, : sizes[place]] = ids[row]
             mask = np.arange(length) < sizes[:, None]
             yield rows, {"input_ids": jnp.asarray(input_ids), "mask": jnp.asarray(mask)}
 
     def _records(
-        self, names: Sequence[str], ids: Sequence[np.ndarray], rows: np.ndarray, computed: Computed
+        self,
+        documents: Sequence[tuple[str, str]],
+        ids: Sequence[np.ndarray],
+        rows: np.ndarray,
+        computed: Computed,
     ) -> Iterator[tuple[int, Record]]:
         """Yield the positions and records of one computed batch's documents."""
         states, finite_B = computed
         is_finite = np.asarray(finite_B)[: len(rows)]
         if not is_finite.all():
-            name = names[rows[int(np.argmin(is_finite))]]
+            name, _ = documents[rows[int(np.argmin(is_finite))]]
+            mend = "check the weights"
+            if self.computed_in != "float32":
+                mend += ", or compute in float32"
             raise InputError(
-                f"document {name!r}: its state is not finite; check the weights, or compute in "
-                "float32"
+                f"document {name!r}: its state, computed in {self.computed_in}, is not finite; "
+                f"{mend}"
             )
         arrays = {name: np.asarray(array) for name, array in states.items()}
         stored = to_stored(arrays, self.specs, self.dtype)
         for place, row in enumerate(rows.tolist()):
+            name, text = documents[row]
             length = len(ids[row])
             own = {}
             for kept in stored_arrays(self.specs, self.dtype):
                 array = stored[kept.name][:, place]
                 # A copy, so that a record does not hold its whole batch.
                 own[kept.name] = np.array(array[:, :length] if kept.per_token else array)
-            yield row, Record(names[row], length, own)
+            yield row, Record(name, length, own, hash_text(text))
 
 
 def computed_in(module: RerankerModule) -> str:

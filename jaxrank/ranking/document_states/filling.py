@@ -9,6 +9,7 @@ from jaxrank.ranking.document_states.memory import MemoryStates
 from jaxrank.ranking.document_states.shards import documents_per_shard
 from jaxrank.ranking.document_states.states import DocumentStates
 from jaxrank.ranking.document_states.store import StateStore
+from jaxrank.ranking.document_states.texts import check_texts
 
 
 def encode_texts(
@@ -20,9 +21,14 @@ def encode_texts(
 ) -> DocumentStates:
     """The states of all texts, in memory or in the folder `output`.
 
+    Args:
+        texts: called "0", "1", ..., or a mapping of ids to them.
+        output: a new folder, or one of such states, which is gone on with.
+
     Raises:
         ValueError: something that is no text, by its id.
-        InputError: what `fill` raises; `output` holds something else, or states of another dtype.
+        InputError: what `fill` raises, so also `output` has states of other texts of these ids; it
+            holds something else, or states of another dtype.
     """
     if isinstance(texts, str):
         raise ValueError("texts: got one text; a list of texts is needed, or a mapping of ids")
@@ -51,18 +57,20 @@ def fill(
     """Compute and add the states of documents that `states` lacks; return how many.
 
     The missing documents are cut, in their order, into shards of a fixed number, and what a shard
-    holds depends on its documents alone. So states whose making was interrupted and gone on with
-    equal, bit for bit, those that were made at once.
+    holds depends on its documents and the encoder's `batch_size` alone. So states whose making was
+    interrupted and gone on with equal, bit for bit, those that were made at once.
 
     Args:
         states: made for the encoder's model, kept in its dtype.
-        documents: id -> text; texts are read a shard at a time.
+        documents: id -> text; texts are read a shard at a time, and before the first those of the
+            documents that are there.
         document_ids: those of `documents` that are wanted; None: all.
         progress: whether to draw a bar.
 
     Raises:
-        InputError: states of another model, by what differs; a state that is not finite, by its
-            document. The shards before are in.
+        InputError: states of another model, by what differs, or of another text, by the document,
+            before anything is computed; a state that is not finite, by its document: the shards
+            before are in then.
     """
     states.identity.check_same(encoder.identity, where=states.where)
     wanted = list(documents) if document_ids is None else document_ids
@@ -81,6 +89,9 @@ def _fill(
     progress: bool,
 ) -> int:
     missing = states.missing(document_ids)
+    lacking = frozenset(missing)
+    there = [name for name in dict.fromkeys(document_ids) if name not in lacking]
+    check_texts(states, documents, there, progress=progress and bool(there))
     if isinstance(states, StateStore):
         add, size = states.append, states.documents_per_shard
     else:
@@ -95,6 +106,5 @@ def _fill(
             for name, text in shard:
                 if not isinstance(text, str):
                     raise ValueError(f"document {name!r}: got {text!r:.80}; a text is needed")
-            add(encoder.encode(shard))
-            bar.update(len(shard))
+            add(encoder.encode(shard, read=bar.update))
     return len(missing)

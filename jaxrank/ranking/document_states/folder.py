@@ -3,19 +3,18 @@
 import errno
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from jaxrank.errors import InputError
 from jaxrank.files import check_target, exclusive
-from jaxrank.ranking.document_states.manifest import Manifest, ShardEntry, read_manifest
-from jaxrank.ranking.document_states.shards import read_index
+from jaxrank.ranking.document_states.manifest import Manifest, find_manifest, holds_states
 
 _LOCK_FILE = ".lock"
 _SHARD = re.compile(r"shard-[0-9]+\.safetensors")
-_LEFTOVER = re.compile(r"\.(shard-[0-9]+\.safetensors|manifest\.json)\..*\.part")
+_LEFTOVER = re.compile(r"\.(shard-[0-9]+\.safetensors|manifest(\.copy)?\.json)\..*\.part")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _log = logging.getLogger(__name__)
@@ -24,6 +23,25 @@ _log = logging.getLogger(__name__)
 def shard_name(number: int) -> str:
     """The name of a shard, which no other shard of the store ever has."""
     return f"shard-{number:05}.safetensors"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder that no store can be made in or gone on with.
+
+    Nothing is written.
+
+    Raises:
+        InputError: it holds something else, or states that cannot be read, or is no folder.
+    """
+    check_target(folder, is_folder=True)
+    if holds_states(folder):
+        find_manifest(folder)
+        return
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name != _LOCK_FILE and not _LEFTOVER.fullmatch(path.name):
+            raise InputError(
+                f"{path}: does not belong to a new store of document states; choose another folder"
+            )
 
 
 @contextmanager
@@ -35,28 +53,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_first_manifest(folder: Path, manifest: Manifest) -> None:
-    """Make an empty store; needs the lock.
-
-    Raises:
-        InputError: naming something else that is in the folder.
-    """
-    for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink()
-        elif path.name != _LOCK_FILE:
-            raise InputError(
-                f"{path}: does not belong to a new store of document states; choose another folder"
-            )
-    manifest.write(folder)
-
-
-def clean_up(folder: Path) -> None:
+def clean_up(folder: Path, manifest: Manifest) -> None:
     """Delete what killed writers have left, and shards that the manifest no longer names.
 
     Needs the lock.
+
+    Args:
+        manifest: the folder's; afterwards its file and the copy both hold it.
     """
-    names = {shard.name for shard in read_manifest(folder).shards}
+    manifest.write_where_other(folder)
+    names = {shard.name for shard in manifest.shards}
     for path in folder.iterdir():
         is_old = _SHARD.fullmatch(path.name) and path.name not in names
         if is_old or _LEFTOVER.fullmatch(path.name):
@@ -79,15 +85,3 @@ def telling_of_full_disk(folder: Path) -> Iterator[None]:
             f"{error.filename or folder}: {error.strerror}; the store is as it was before this "
             "file: make room and do the same again, which goes on from there"
         ) from None
-
-
-def whole_shards(folder: Path, shards: Sequence[ShardEntry]) -> tuple[ShardEntry, ...]:
-    """Those that are there with their index; warns of the others."""
-    whole: list[ShardEntry] = []
-    for entry in shards:
-        try:
-            read_index(folder, entry)
-            whole.append(entry)
-        except InputError as error:
-            _log.warning("%s; its %d documents are left out", error, entry.documents)
-    return tuple(whole)

@@ -56,10 +56,10 @@ class StateIdentity:
         }
 
     def _differences(self, model: "StateIdentity") -> Iterator[str]:
-        for name, what in (("family", "family"), ("template", "template")):
+        for name in ("family", "template"):
             found, wanted = getattr(self, name), getattr(model, name)
             if found != wanted:
-                yield f"{what} {found!r}, the model has {wanted!r}"
+                yield f"{name} {found!r}, the model has {wanted!r}"
         if self.document_budget != model.document_budget:
             yield (
                 f"document budget {self.document_budget} tokens, the model has "
@@ -81,17 +81,17 @@ def identity_from_json(content: Mapping[str, Any]) -> StateIdentity:
     return StateIdentity(**{**content, "arrays": arrays})
 
 
-def _shown(digest: str) -> str:
-    return digest[:_SHOWN_DIGITS]
-
-
-def _layout(arrays: Sequence[StateArray]) -> str:
-    return "[" + ", ".join(_described(array) for array in arrays) + "]"
-
-
-def _described(array: StateArray) -> str:
+def array_layout(array: StateArray) -> str:
     """e.g. `keys (12, tokens, 12, 64)`; the layers come first."""
     layers, *rest = map(str, array.shape)
     tokens = ["tokens"] if array.per_token else []
     exact = "" if array.quantised else " not in eight bits"
     return f"{array.name} ({', '.join([layers, *tokens, *rest])}){exact}"
+
+
+def _shown(digest: str) -> str:
+    return digest[:_SHOWN_DIGITS]
+
+
+def _layout(arrays: Sequence[StateArray]) -> str:
+    return "[" + ", ".join(array_layout(array) for array in arrays) + "]"

@@ -1,12 +1,13 @@
 """Document id -> place in a store, for millions of them: a few arrays and no Python object each."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import NamedTuple, overload
 
 import numpy as np
 
 from jaxrank.data.hashing import hash_text
-from jaxrank.ranking.document_states.records import Record, not_unicode
+from jaxrank.ranking.document_states.records import Record
 
 _ALIGNMENT = 64
 _NOWHERE = -1
@@ -17,6 +18,8 @@ class Columns(NamedTuple):
 
     hashes: np.ndarray
     """64 bits of each id."""
+    text_hashes: np.ndarray
+    """64 bits of each text that was read; 0 where it is not known."""
     id_ends: np.ndarray
     """Where each id ends in `ids`."""
     lengths: np.ndarray
@@ -29,7 +32,7 @@ class Columns(NamedTuple):
     @classmethod
     def dtypes(cls) -> dict[str, np.dtype]:
         """Of each column; little-endian, as on disk."""
-        names = ("<u8", "<i8", "<i4", "<u4", "u1")
+        names = ("<u8", "<u8", "<i8", "<i4", "<u4", "u1")
         return dict(zip(cls._fields, map(np.dtype, names), strict=True))
 
     @classmethod
@@ -38,6 +41,7 @@ class Columns(NamedTuple):
         ids = [record.document_id.encode() for record in records]
         values = (
             [hash_text(record.document_id) for record in records],
+            [record.text_hash for record in records],
             np.cumsum([len(one) for one in ids], dtype=np.int64),
             [record.length for record in records],
             checksums,
@@ -84,21 +88,24 @@ class DocumentIndex:
 
     def extended(self, shard: Columns) -> "DocumentIndex":
         """An index of these documents and those of one more shard."""
-        index = DocumentIndex([self.columns, shard])
-        index.starts = np.concatenate([self.starts, [len(index)]])
+        index = copy(self)
+        index.columns = _joined([self.columns, shard])
+        index.starts = np.append(self.starts, len(index.columns.lengths))
+        # Merged, since sorting millions anew takes several times as long as moving them.
+        order = np.argsort(shard.hashes, kind="stable")
+        places = np.searchsorted(self._hashes, shard.hashes[order], side="right")
+        index._hashes = np.insert(self._hashes, places, shard.hashes[order])
+        index._order = np.insert(self._order, places, len(self) + order)
         return index
 
     def find(self, document_ids: Sequence[str]) -> np.ndarray:
         """The row of each document, -1 where there is none."""
         rows = np.full(len(document_ids), _NOWHERE, np.int64)
-        try:
-            hashes = np.fromiter(map(hash_text, document_ids), np.uint64, len(document_ids))
-        except UnicodeEncodeError as error:
-            raise not_unicode(error.object) from None
+        hashes = np.fromiter(map(_hash_id, document_ids), np.uint64, len(document_ids))
         places = np.searchsorted(self._hashes, hashes)
         inside = np.flatnonzero(places < len(self))
         for position in inside[self._hashes[places[inside]] == hashes[inside]].tolist():
-            wanted = document_ids[position].encode()
+            wanted = document_ids[position].encode(errors="surrogatepass")
             place = int(places[position])
             # Different ids hardly ever have the same hash; those lie side by side.
             while place < len(self) and self._hashes[place] == hashes[position]:
@@ -146,6 +153,14 @@ class StoredIds(Sequence[str]):
         return self._index.columns.document_id(rows)
 
 
+def _hash_id(document_id: str) -> int:
+    """Of an id that is no Unicode text, which no store has, any number will do."""
+    try:
+        return hash_text(document_id)
+    except UnicodeEncodeError:
+        return 0
+
+
 def _joined(shards: Sequence[Columns]) -> Columns:
     """Columns one behind the other, without the zeros behind each shard's ids."""
     if not shards:
@@ -154,6 +169,7 @@ def _joined(shards: Sequence[Columns]) -> Columns:
     before = np.concatenate([[0], np.cumsum(used)])
     return Columns(
         hashes=np.concatenate([shard.hashes for shard in shards]),
+        text_hashes=np.concatenate([shard.text_hashes for shard in shards]),
         id_ends=np.concatenate(
             [shard.id_ends + start for shard, start in zip(shards, before[:-1], strict=True)]
         ),

@@ -41,7 +41,7 @@ class MemoryStates(DocumentStates):
         """
         stored = stored_arrays(self.identity.arrays, self.dtype)
         for record in records:
-            check_record(record, stored, self.identity.document_budget)
+            check_record(record, stored, self.identity.document_budget, self.computed_in)
             if record.document_id in self._records:
                 raise InputError(
                     f"document {record.document_id!r}: is among the {self.where} already; each is "

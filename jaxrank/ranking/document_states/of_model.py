@@ -1,9 +1,11 @@
 """What a model does with document states: it makes them, and it scores from them."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from jaxrank.models.families import state_arrays
 from jaxrank.models.module import RerankerModule
@@ -14,13 +16,17 @@ from jaxrank.ranking.document_states.model_identity import identity_of
 from jaxrank.ranking.document_states.on_device import DeviceStates
 from jaxrank.ranking.document_states.scoring import BATCH_SIZE, StateScorer
 from jaxrank.ranking.document_states.states import DocumentStates
+from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.ranking.policies import LongDocuments
 from jaxrank.text.document_first import DocumentFirst
 from jaxrank.text.tokenize import PairTokenizer
 
 
 class StatesOfModel:
-    """Encoders and scorers of one model, which share its identity.
+    """Encoders and scorers of one model, which share its identity and one tokenizer.
+
+    All are of the module as it is when this object is made: states never carry the identity of
+    other weights than those that made them.
 
     Args:
         module: the reranker; its weights are read once, for the identity.
@@ -34,8 +40,9 @@ class StatesOfModel:
         # First: a template may be changed, a family not.
         state_arrays(module.config.family, module.config.backbone)
         self.tokenizer = DocumentFirst(pairs)
-        self._module = module
-        self._encoders: dict[tuple[StateDType, int], DocumentEncoder] = {}
+        # Its own variables, which nobody changes, over the same arrays.
+        self._module: RerankerModule = nnx.clone(module)
+        self._encoders: dict[int, DocumentEncoder] = {}
         self._scorers: dict[int, StateScorer] = {}
 
     @cached_property
@@ -43,21 +50,21 @@ class StatesOfModel:
         """What the model's states are made for."""
         return identity_of(self._module, self.tokenizer)
 
-    def encoder(self, dtype: StateDType, batch_size: int) -> DocumentEncoder:
-        """What reads documents; the same object, with what it compiled, for the same arguments."""
-        key = dtype, batch_size
-        if key not in self._encoders:
-            self._encoders[key] = DocumentEncoder(
-                self._module,
-                self.tokenizer,
-                dtype=dtype,
-                batch_size=batch_size,
-                identity=self.identity,
-            )
-        return self._encoders[key]
+    def open(self, folder: str | Path, *, verify: bool = True) -> StateStore:
+        """Open states on disk; see `Reranker.open_states`."""
+        return StateStore.open(folder, made_for=self.identity, verify=verify)
 
-    def scorer(self, batch_size: int) -> StateScorer:
-        """What scores from states; the same object for the same `batch_size`."""
+    def encoder(self, dtype: StateDType, batch_size: int) -> DocumentEncoder:
+        """What reads documents; what it compiles is kept for the next of the same `batch_size`."""
+        if batch_size not in self._encoders:
+            self._encoders[batch_size] = DocumentEncoder(
+                self._module, self.tokenizer, batch_size=batch_size, identity=self.identity
+            )
+        return self._encoders[batch_size].kept_in(dtype)
+
+    def scorer(self, batch_size: int | None = None) -> StateScorer:
+        """What scores from states; the same object for the same `batch_size`, by default 100."""
+        batch_size = BATCH_SIZE if batch_size is None else batch_size
         if batch_size not in self._scorers:
             self._scorers[batch_size] = StateScorer(
                 self._module, self.tokenizer, batch_size=batch_size, identity=self.identity
@@ -78,7 +85,7 @@ class StatesOfModel:
             ...]`.
         """
         names = states.document_ids
-        scores = self.scorer(batch_size or BATCH_SIZE).score(query, states, names)
+        scores = self.scorer(batch_size).score(query, states, names)
         return [
             {"corpus_id": row, "document_id": names[row], "score": float(scores[row])}
             for row in np.argsort(-scores, kind="stable")[:top_k].tolist()

@@ -74,7 +74,10 @@ class DeviceStates:
         places = np.zeros(rows, np.int32)
         for row, name in enumerate(document_ids):
             if name not in self._places:
-                raise InputError(f"{self.where}: no state of document {name!r}")
+                raise InputError(
+                    f"{self.where}: no state of document {name!r}; it is to be encoded first, and "
+                    "the states copied again"
+                )
             places[row] = self._places[name]
         return places
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ class Snapshot:
     manifest: Manifest
     index: DocumentIndex
 
-    @property
+    @cached_property  # asked for at every visit
     def nbytes(self) -> int:
         """Bytes of all states, without their ids."""
         return sum(shard.bytes - shard.index_bytes for shard in self.manifest.shards)
@@ -39,17 +39,29 @@ def read_snapshot(folder: Path) -> Snapshot:
     """
     while True:
         manifest = read_manifest(folder)
-        try:
-            shards: list[Columns] = in_threads(
-                partial(read_index, folder),
-                manifest.shards,
-                num_bytes=sum(shard.index_bytes for shard in manifest.shards),
-            )
+        shards: list[Columns] = []
+        for columns in read_indices(folder, manifest):
+            if isinstance(columns, InputError):
+                # A writer may have deleted a shard since its manifest was read.
+                if read_manifest(folder) == manifest:
+                    raise columns
+                break
+            shards.append(columns)
+        else:
             return Snapshot(manifest, DocumentIndex(shards))
-        except InputError:
-            # A writer may have deleted a shard since its manifest was read.
-            if read_manifest(folder) == manifest:
-                raise
+
+
+def read_indices(folder: Path, manifest: Manifest) -> list[Columns | InputError]:
+    """The index of every shard, or what is wrong with it; no state is read."""
+
+    def read(entry: ShardEntry) -> Columns | InputError:
+        try:
+            return read_index(folder, entry)
+        except InputError as error:
+            return error
+
+    num_bytes = sum(shard.index_bytes for shard in manifest.shards)
+    return in_threads(read, manifest.shards, num_bytes=num_bytes)
 
 
 class ShardReader:

@@ -17,6 +17,8 @@ class Record(NamedTuple):
     """Tokens that were read."""
     arrays: dict[str, np.ndarray]
     """As they are kept: name -> (layers, ...), of arrays per token (layers, tokens, ...)."""
+    text_hash: int = 0
+    """`jaxrank.data.hashing.hash_text` of the text that was read; 0 where it is not known."""
 
     @property
     def nbytes(self) -> int:
@@ -34,8 +36,13 @@ class Gathered(NamedTuple):
     """Tokens that were read of each, int32 (rows,)."""
 
 
-def check_record(record: Record, stored: Sequence[StoredArray], document_budget: int) -> None:
+def check_record(
+    record: Record, stored: Sequence[StoredArray], document_budget: int, computed_in: str
+) -> None:
     """Refuse a record that a store of these arrays cannot hold.
+
+    Args:
+        computed_in: what the model computed in, for the message about a number that is not finite.
 
     Raises:
         ValueError: it has other arrays, or arrays of other shapes or types.
@@ -67,8 +74,9 @@ def check_record(record: Record, stored: Sequence[StoredArray], document_budget:
     bad = name_of_not_finite(record)
     if bad is not None:
         raise InputError(
-            f"document {name!r}: {bad} of its state has numbers that are not finite; check the "
-            "weights, or compute in float32"
+            f"document {name!r}: {bad} of its state has numbers that are not finite, computed in "
+            f"{computed_in} and kept in {record.arrays[bad].dtype}; check the weights"
+            + ("" if computed_in == "float32" else ", or compute in float32")
         )
 
 

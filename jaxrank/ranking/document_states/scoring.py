@@ -22,7 +22,7 @@ from jaxrank.ranking.document_states.model_identity import identity_of
 from jaxrank.ranking.document_states.on_device import DeviceStates, Held, pick
 from jaxrank.ranking.document_states.states import DocumentStates
 from jaxrank.shapes import Array, Float32, Int, PyTree
-from jaxrank.text.buckets import bucket_for, length_buckets
+from jaxrank.text.buckets import bucket_for, fine_buckets, length_buckets
 from jaxrank.text.document_first import DocumentFirst
 
 BATCH_SIZE = 100
@@ -44,7 +44,7 @@ class StateScorer:
     loses. Padding is masked, so a candidate's neighbours and the buckets change rounding only.
 
     Args:
-        module: the reranker.
+        module: the reranker; its weights must stay as they are.
         tokenizer: of queries without their documents.
         batch_size: candidates computed together; more come in several batches, and the next one's
             states are gathered while one is computed.
@@ -68,9 +68,10 @@ class StateScorer:
         specs = state_arrays(module.config.family, module.config.backbone)
         self.identity = identity or identity_of(module, tokenizer)
         """What states must be made for."""
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        """Of queries; counts what is cut of them."""
         self._rows = row_buckets(batch_size)
-        self._query_tokens = query_buckets(tokenizer.query_budget)
+        self._query_tokens = fine_buckets(tokenizer.query_budget)
         per_token = any(spec.per_token for spec in specs)
         self._prefixes = length_buckets(tokenizer.document_budget) if per_token else None
         graph, self._parameters = nnx.split(module)
@@ -133,9 +134,9 @@ class StateScorer:
         return scores
 
     def _tokens(self, query: str) -> Query:
-        (ids,) = self._tokenizer.queries([query])
+        (ids,) = self.tokenizer.queries([query])
         length = bucket_for(len(ids), self._query_tokens)
-        padded = np.full(length, self._tokenizer.pad_token_id, np.int32)
+        padded = np.full(length, self.tokenizer.pad_token_id, np.int32)
         padded[: len(ids)] = ids
         return Query(jnp.asarray(padded), jnp.asarray(len(ids), jnp.int32))
 
@@ -166,12 +167,6 @@ def row_buckets(batch_size: int) -> tuple[int, ...]:
         buckets.append(rows)
         rows += max(1, (1 << (rows.bit_length() - 1)) // 4)
     return (*buckets, batch_size)
-
-
-def query_buckets(query_budget: int) -> tuple[int, ...]:
-    """Rising numbers of a query's tokens that end in `query_budget`: by 2 up to 32, then by 4."""
-    fine, coarse = range(2, min(query_budget, 33), 2), range(36, query_budget, 4)
-    return (*fine, *coarse, query_budget)
 
 
 def _collect(scores: np.ndarray, start: int, computed: jax.Array) -> None:

@@ -1,17 +1,5 @@
-"""Files of documents' states: safetensors, read where they lie on disk.
+"""Files of documents' states, read where they lie on disk; `shard_layout` has what lies where."""
 
-    documents.hashes      u64 (documents,)   64 bits of each id
-    documents.id_ends     i64 (documents,)   where its id ends among `ids`
-    documents.lengths     i32 (documents,)   tokens that were read
-    documents.checksums   u32 (documents,)   CRC-32 of its arrays
-    documents.ids         u8  (bytes,)       UTF-8, one behind the other, then zeros
-    state.<array>         (documents, layers, ...); of arrays per token the layers and tokens of one
-                          document behind those of the other: (layers x tokens of all, ...)
-
-Everything before the states is the shard's index, one piece at the beginning of the file.
-"""
-
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +8,7 @@ from itertools import accumulate
 from math import prod
 from mmap import ACCESS_READ, MADV_RANDOM, MADV_WILLNEED, PAGESIZE, mmap
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 from zlib import crc32
 
 import numpy as np
@@ -33,38 +21,19 @@ from jaxrank.ranking.document_states.formats import StateDType, StoredArray, sto
 from jaxrank.ranking.document_states.index import Columns
 from jaxrank.ranking.document_states.manifest import ShardEntry
 from jaxrank.ranking.document_states.records import Record, name_of_not_finite
+from jaxrank.ranking.document_states.shard_layout import (
+    columns_in,
+    header_bytes,
+    header_in,
+    in_file_order,
+    index_bytes,
+    state_tensors,
+)
 
 SHARD_BYTES = 256 << 20
 
 _MOST_DOCUMENTS = 4096  # of small states: what a kill of the writer loses is bounded
-_ALIGNMENT = 64
-_NUMBER = "<u8"  # length of the header, at the beginning of a safetensors file
-_DTYPES = {
-    "uint64": "U64",
-    "int64": "I64",
-    "int32": "I32",
-    "uint32": "U32",
-    "uint8": "U8",
-    "float32": "F32",
-    "bfloat16": "BF16",
-    "int8": "I8",
-}
-"""numpy's names -> those of safetensors."""
-
 _ADVISED_BYTES = 512 << 10  # the system reads no more at one piece of advice
-
-
-class Tensor(NamedTuple):
-    """A tensor of the file."""
-
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes."""
-        return prod(self.shape) * self.dtype.itemsize
 
 
 def documents_per_shard(specs: Sequence[StateArray], dtype: StateDType, budget: int) -> int:
@@ -89,11 +58,11 @@ def write_shard(
     Returns:
         The manifest's entry, and the index that the store keeps in memory.
     """
-    arrays = _in_file_order(stored)
+    arrays = in_file_order(stored)
     if checksums is None:
         checksums = [_checksum(record, arrays) for record in records]
     columns = Columns.of(records, checksums)
-    index = _index_bytes(columns, arrays)
+    index = index_bytes(columns, arrays)
     with atomic_open(path, "wb") as file:
         hashed = HashedFile(file)
         hashed.write(index)
@@ -137,10 +106,10 @@ class MappedShard:
         self._mapped.madvise(MADV_RANDOM)
         index = self._mapped[: entry.index_bytes]
         self.columns = _columns(index, entry, self.path)
-        self._arrays = _in_file_order(stored)
+        self._arrays = in_file_order(stored)
         lengths = self.columns.lengths
-        tensors = _state_tensors(self._arrays, lengths)
-        if _header(tensors, self.columns) != index[: _data_start(index)]:
+        tensors = state_tensors(self._arrays, lengths)
+        if header_bytes(tensors, self.columns) != header_in(index):
             raise InputError(f"{self.path}: holds other arrays than its store; {_MEND}")
         starts = accumulate((tensor.nbytes for tensor in tensors), initial=entry.index_bytes)
         self._starts = dict(zip((array.name for array in self._arrays), starts, strict=False))
@@ -169,7 +138,8 @@ class MappedShard:
             ).reshape(array.shape_at(length))
             for array, (start, _) in zip(self._arrays, self._ranges(place), strict=True)
         }
-        return Record(self.document_id(place), length, arrays)
+        text_hash = int(self.columns.text_hashes[place])
+        return Record(self.document_id(place), length, arrays, text_hash)
 
     def checked_record(self, place: int, *, verify: bool = True) -> Record:
         """A document's record, as views of the file.
@@ -184,8 +154,8 @@ class MappedShard:
         fault = self.fault(record, place, verify=verify)
         if fault is not None:
             raise InputError(
-                f"{self.path}: document {record.document_id!r}: {fault}; delete the document, or "
-                "this file, and encode it again"
+                f"{self.path}: document {record.document_id!r}: {fault}; delete the document "
+                "(encode_documents delete) and encode it again"
             )
         return record
 
@@ -200,10 +170,6 @@ class MappedShard:
         """The checksum of a document as it was when it was written."""
         return int(self.columns.checksums[place])
 
-    def digest(self) -> str:
-        """SHA-256 of the whole file, in hexadecimal."""
-        return sha256(self._mapped).hexdigest()
-
     def _ranges(self, place: int) -> Iterator[tuple[int, int]]:
         """Of each array of a document: offset and number of its bytes."""
         length = int(self.columns.lengths[place])
@@ -213,7 +179,9 @@ class MappedShard:
             yield self._starts[array.name] + each * before, array.bytes_at(length)
 
 
-_MEND = "delete this file and encode its documents again"
+_MEND = (
+    "bring the file back, or take its documents out (encode_documents mend) and encode them again"
+)
 
 
 @contextmanager
@@ -226,72 +194,14 @@ def _open(path: Path, entry: ShardEntry) -> Iterator[IO[bytes]]:
                 raise InputError(f"{path}: {size} bytes; {entry.bytes} were written; {_MEND}")
             yield file
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: not there; encode its {entry.documents} documents again"
-        ) from None
+        raise InputError(f"{path}: not there; {_MEND}") from None
 
 
 def _columns(index: bytes, entry: ShardEntry, path: Path) -> Columns:
     """The columns of an index that is as it was written."""
     if sha256(index).hexdigest() != entry.index_sha256:
         raise InputError(f"{path}: damaged in its index of documents; {_MEND}")
-    start = _data_start(index)
-    header = json.loads(index[np.dtype(_NUMBER).itemsize : start])
-    columns: dict[str, np.ndarray] = {}
-    for name, dtype in Columns.dtypes().items():
-        begin, end = header[_INDEX + name]["data_offsets"]
-        columns[name] = np.frombuffer(index[start + begin : start + end], dtype)
-    return Columns(**columns)
-
-
-_INDEX, _STATE = "documents.", "state."
-
-
-def _index_bytes(columns: Columns, arrays: Sequence[StoredArray]) -> bytes:
-    """What stands before the states in a file."""
-    values = b"".join(column.tobytes() for column in columns)
-    return _header(_state_tensors(arrays, columns.lengths), columns) + values
-
-
-def _header(states: Sequence[Tensor], columns: Columns) -> bytes:
-    """The length of the header, and the header: what the file holds and where."""
-    index = [
-        Tensor(_INDEX + name, column.dtype, column.shape)
-        for name, column in columns._asdict().items()
-    ]
-    header: dict[str, Any] = {}
-    end = 0
-    for tensor in (*index, *states):
-        start, end = end, end + tensor.nbytes
-        header[tensor.name] = {
-            "dtype": _DTYPES[tensor.dtype.name],
-            "shape": tensor.shape,
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    size = np.dtype(_NUMBER).itemsize
-    text += b" " * (-(size + len(text)) % _ALIGNMENT)
-    return np.array(len(text), _NUMBER).tobytes() + text
-
-
-def _data_start(index: bytes) -> int:
-    size = np.dtype(_NUMBER).itemsize
-    return size + int(np.frombuffer(index[:size], _NUMBER)[0])
-
-
-def _state_tensors(arrays: Sequence[StoredArray], lengths: np.ndarray) -> list[Tensor]:
-    num_tokens = int(lengths.sum(dtype=np.int64))
-    tensors: list[Tensor] = []
-    for array in arrays:
-        layers, *rest = array.shape
-        shape = (layers * num_tokens, *rest) if array.per_token else (len(lengths), *array.shape)
-        tensors.append(Tensor(_STATE + array.name, array.dtype, shape))
-    return tensors
-
-
-def _in_file_order(stored: Sequence[StoredArray]) -> list[StoredArray]:
-    """Arrays of larger numbers first, so that every number lies at a multiple of its size."""
-    return sorted(stored, key=lambda array: -array.dtype.itemsize)
+    return columns_in(index)
 
 
 def _checksum(record: Record, arrays: Sequence[StoredArray]) -> int:

@@ -77,8 +77,21 @@ class DocumentStates(ABC):
         """
         return np.array([record.length for record in self.records(document_ids)], np.int32)
 
+    def text_hashes(self, document_ids: Sequence[str]) -> np.ndarray:
+        """`hash_text` of the text that each state is of, uint64 (n,); 0 where it is not known.
+
+        Raises:
+            InputError: naming a document of which there is no state.
+        """
+        return np.array([record.text_hash for record in self.records(document_ids)], np.uint64)
+
     def __len__(self) -> int:
         return len(self.document_ids)
+
+    @property
+    def version(self) -> int:
+        """Another number whenever states that were there are gone, or perhaps others."""
+        return 0
 
     @property
     def nbytes(self) -> int:
@@ -143,11 +156,19 @@ class DocumentStates(ABC):
         return Gathered(buffers, lengths)
 
     @staticmethod
-    def open(folder: str | Path, *, verify: bool = True) -> "StateStore":
+    def open(
+        folder: str | Path, *, made_for: StateIdentity | None = None, verify: bool = True
+    ) -> "StateStore":
         """Open states on disk; see `StateStore.open`."""
+        # Late: a store is one kind of states. Who reads states need not know where they lie.
         from jaxrank.ranking.document_states.store import StateStore
 
-        return StateStore.open(folder, verify=verify)
+        return StateStore.open(folder, made_for=made_for, verify=verify)
+
+    def _stand_for(self, states: "DocumentStates") -> None:
+        """Take over what `states` are, to hand them on."""
+        self.identity, self.dtype = states.identity, states.dtype
+        self.computed_in, self.where = states.computed_in, states.where
 
     def _refuse_missing(self, document_id: str) -> InputError:
         return InputError(
@@ -159,8 +180,7 @@ class _SelectedStates(DocumentStates):
     """Some documents of others' states, in an order of their own."""
 
     def __init__(self, states: DocumentStates, document_ids: Sequence[str]) -> None:
-        self.identity, self.dtype = states.identity, states.dtype
-        self.computed_in, self.where = states.computed_in, states.where
+        self._stand_for(states)
         self._states = states
         self._document_ids = list(document_ids)
         self._known = frozenset(self._document_ids)
@@ -169,6 +189,10 @@ class _SelectedStates(DocumentStates):
     @property
     def document_ids(self) -> Sequence[str]:
         return self._document_ids
+
+    @property
+    def version(self) -> int:
+        return self._states.version
 
     def __contains__(self, document_id: object) -> bool:
         return document_id in self._known and document_id in self._states
@@ -184,6 +208,10 @@ class _SelectedStates(DocumentStates):
     def lengths(self, document_ids: Sequence[str]) -> np.ndarray:
         self._check_known(document_ids)
         return self._states.lengths(document_ids)
+
+    def text_hashes(self, document_ids: Sequence[str]) -> np.ndarray:
+        self._check_known(document_ids)
+        return self._states.text_hashes(document_ids)
 
     def _check_known(self, document_ids: Sequence[str]) -> None:
         for document_id in document_ids:

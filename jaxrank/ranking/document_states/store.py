@@ -3,6 +3,7 @@
 A folder:
 
     manifest.json                    what the states were made for, and the shards with SHA-256
+    manifest.copy.json               the same, for when the first is damaged
     shard-00000.safetensors, ...     ids and states, about 256 MiB each, memory-mapped when read
 
 A shard never changes, and the manifest is replaced as a whole: readers need no lock, go on while
@@ -12,8 +13,7 @@ wait. What a killed writer leaves is no part of the store, and the next writer c
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,19 +21,19 @@ from pathlib import Path
 import numpy as np
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.folder import (
-    clean_up,
-    locked,
-    whole_shards,
-    write_first_manifest,
-)
+from jaxrank.ranking.document_states.folder import clean_up, locked
 from jaxrank.ranking.document_states.formats import StateDType
 from jaxrank.ranking.document_states.identity import StateIdentity
 from jaxrank.ranking.document_states.index import DocumentIndex, StoredIds
-from jaxrank.ranking.document_states.manifest import MANIFEST_FILE, Manifest, read_manifest
+from jaxrank.ranking.document_states.manifest import read_manifest
+from jaxrank.ranking.document_states.opening import (
+    begin_or_go_on,
+    begin_store,
+    empty_manifest,
+    leave_out_lost,
+)
 from jaxrank.ranking.document_states.reading import ShardReader, Snapshot, read_snapshot
 from jaxrank.ranking.document_states.records import Record
-from jaxrank.ranking.document_states.shards import documents_per_shard
 from jaxrank.ranking.document_states.states import DocumentStates
 from jaxrank.ranking.document_states.verification import Fault, find_faults
 from jaxrank.ranking.document_states.writing import append_shard, remove_rows
@@ -56,6 +56,7 @@ class StateStore(DocumentStates):
         self.identity, self.dtype = manifest.identity, manifest.dtype
         self.computed_in = manifest.computed_in
         self._snapshot = snapshot
+        self._version = 0
         self._verify = verify
         self._reader = ShardReader(folder, manifest, verify=verify)
         self._writer = threading.RLock()
@@ -84,27 +85,30 @@ class StateStore(DocumentStates):
             InputError: there is a store, or something else, in the folder.
         """
         folder = Path(folder)
-        with locked(folder):
-            if (folder / MANIFEST_FILE).exists():
-                raise InputError(
-                    f"{folder}: holds document states already; open them, or choose another folder"
-                )
-            write_first_manifest(folder, _empty(identity, dtype, computed_in, documents_per_shard))
+        begin_store(folder, empty_manifest(identity, dtype, computed_in, documents_per_shard))
         return cls.open(folder, verify=verify)
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = True) -> "StateStore":
+    def open(
+        cls, folder: str | Path, *, made_for: StateIdentity | None = None, verify: bool = True
+    ) -> "StateStore":
         """Open a store.
 
         Args:
+            made_for: what its states are to be made for, e.g. `Reranker.state_identity()`; None:
+                whatever they are.
             verify: whether every state that is read is compared with its checksum.
 
         Raises:
-            InputError: there is no store, it is of another format, or a file of it is missing, cut
-                or damaged in its index.
+            InputError: its states were made for another model, template or budget, by what differs;
+                there is no store, it is of another format, or a file of it is missing, cut or
+                damaged in its index.
         """
         folder = Path(folder)
-        return cls(folder, read_snapshot(folder), verify=verify)
+        snapshot = read_snapshot(folder)
+        if made_for is not None:
+            snapshot.manifest.identity.check_same(made_for, where=str(folder))
+        return cls(folder, snapshot, verify=verify)
 
     @classmethod
     def open_or_create(
@@ -115,37 +119,33 @@ class StateStore(DocumentStates):
         computed_in: str,
         *,
         documents_per_shard: int | None = None,
+        mend: bool = False,
         verify: bool = True,
     ) -> "StateStore":
         """Open a store to go on with it, or make an empty one where there is none.
 
-        Shards that are missing, cut or damaged in their index are left out for good, with a
-        warning: their documents are `missing` then. What else is damaged `verify` finds.
+        Args:
+            mend: whether shards that are missing, cut or damaged in their index are left out for
+                good, with a warning; their documents are `missing` then. What else is damaged
+                `verify` finds.
 
         Raises:
             InputError: its states were made for another identity, or are kept or computed in
-                something else; or something else is in the folder.
+                something else; something else is in the folder; or, unless `mend`, naming the
+                shards that are missing, cut or damaged in their index.
         """
         folder = Path(folder)
-        with locked(folder):
-            if not (folder / MANIFEST_FILE).exists():
-                write_first_manifest(
-                    folder, _empty(identity, dtype, computed_in, documents_per_shard)
-                )
-            manifest = read_manifest(folder)
-            manifest.identity.check_same(identity, where=str(folder))
-            found = f"{manifest.dtype} computed in {manifest.computed_in}"
-            wanted = f"{dtype} computed in {computed_in}"
-            if found != wanted:
-                raise InputError(
-                    f"{folder}: holds states in {found}, not {wanted}; go on with the former, or "
-                    "choose another folder"
-                )
-            whole = whole_shards(folder, manifest.shards)
-            if whole != manifest.shards:
-                replace(manifest, shards=whole).write(folder)
-            clean_up(folder)
-        return cls.open(folder, verify=verify)
+        wanted = empty_manifest(identity, dtype, computed_in, documents_per_shard)
+        snapshot = begin_or_go_on(folder, wanted, mend=mend)
+        return cls(folder, snapshot, verify=verify)
+
+    @staticmethod
+    def mend(folder: str | Path) -> int:
+        """Leave lost shards out as `open_or_create` does; return how many documents they had.
+
+        A damaged manifest is written anew from its copy.
+        """
+        return leave_out_lost(Path(folder))
 
     @property
     def documents_per_shard(self) -> int:
@@ -174,10 +174,20 @@ class StateStore(DocumentStates):
         index = self._snapshot.index
         return index.columns.lengths[self._rows(index, document_ids)]
 
+    def text_hashes(self, document_ids: Sequence[str]) -> np.ndarray:
+        """`hash_text` of each document's text, uint64 (n,), 0 if not known; no state is read."""
+        index = self._snapshot.index
+        return index.columns.text_hashes[self._rows(index, document_ids)]
+
     @property
     def nbytes(self) -> int:
         """Bytes of all states, without their ids."""
         return self._snapshot.nbytes
+
+    @property
+    def version(self) -> int:
+        """Another number after a deletion, by this store or by another that `refresh` has seen."""
+        return self._version
 
     def visit(self, document_ids: Sequence[str], use: Callable[[int, Record], None]) -> None:
         """As of any states; records are views of the files."""
@@ -216,9 +226,9 @@ class StateStore(DocumentStates):
         with self.writing():
             rows = np.unique(self._rows(self._snapshot.index, document_ids))
             remove_rows(self.folder, self._snapshot, rows)
-            self._snapshot = read_snapshot(self.folder)
+            self._see(read_snapshot(self.folder))
             self._reader.close()
-            clean_up(self.folder)
+            clean_up(self.folder, self._snapshot.manifest)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -233,12 +243,13 @@ class StateStore(DocumentStates):
                 return
             with locked(self.folder):
                 self.refresh()  # another may have written while we waited
-                clean_up(self.folder)
+                clean_up(self.folder, self._snapshot.manifest)
                 self._is_writing = True
                 try:
                     yield
                 except BaseException:
-                    clean_up(self.folder)
+                    with suppress(InputError, OSError):  # what went wrong first is to be told
+                        clean_up(self.folder, read_manifest(self.folder))
                     raise
                 finally:
                     self._is_writing = False
@@ -254,8 +265,12 @@ class StateStore(DocumentStates):
             return
         manifest.identity.check_same(self.identity, where=self.where)
         if (manifest.dtype, manifest.computed_in) != (self.dtype, self.computed_in):
-            raise InputError(f"{self.folder}: has become another store; open it again")
-        self._snapshot = read_snapshot(self.folder)
+            raise InputError(
+                f"{self.folder}: holds states in {manifest.dtype} computed in "
+                f"{manifest.computed_in} by now, not {self.dtype} computed in {self.computed_in} "
+                "as when it was opened; open it again"
+            )
+        self._see(read_snapshot(self.folder))
 
     def verify(self, *, progress: bool = False) -> list[Fault]:
         """Read every byte of the folder's store, and list all that is not as it was written.
@@ -268,19 +283,16 @@ class StateStore(DocumentStates):
     def __reduce__(self) -> tuple[object, ...]:
         return partial(StateStore.open, verify=self._verify), (self.folder,)
 
+    def _see(self, snapshot: Snapshot) -> None:
+        """Go over to the store as it is later."""
+        there = set(snapshot.manifest.shards)
+        is_larger = there.issuperset(self._snapshot.manifest.shards)
+        self._snapshot = snapshot
+        # Last: who has seen this version is to find no state of before.
+        self._version += not is_larger
+
     def _rows(self, index: DocumentIndex, document_ids: Sequence[str]) -> np.ndarray:
         rows = index.find(document_ids)
         if len(rows) and rows.min() < 0:
             raise self._refuse_missing(document_ids[int(rows.argmin())])
         return rows
-
-
-def _empty(
-    identity: StateIdentity, dtype: StateDType, computed_in: str, wanted: int | None
-) -> Manifest:
-    """The manifest of a store without documents."""
-    if wanted is None:
-        wanted = documents_per_shard(identity.arrays, dtype, identity.document_budget)
-    if wanted < 1:
-        raise ValueError(f"documents_per_shard: got {wanted}; at least 1 is needed")
-    return Manifest(identity, dtype, computed_in, wanted)

@@ -10,10 +10,12 @@ from jaxrank.progress import track
 from jaxrank.ranking.document_states.formats import stored_arrays
 from jaxrank.ranking.document_states.index import DocumentIndex
 from jaxrank.ranking.document_states.manifest import (
+    COPY_FILE,
     MANIFEST_FILE,
     Manifest,
     ShardEntry,
     read_manifest,
+    read_manifest_file,
 )
 from jaxrank.ranking.document_states.shards import MappedShard, read_index
 from jaxrank.ranking.document_states.threads import in_threads
@@ -38,13 +40,32 @@ def find_faults(folder: Path, *, progress: bool = False) -> list[Fault]:
     Args:
         progress: whether to draw a bar.
     """
+    faults = list(_faults_of_manifest(folder))
     try:
         manifest = read_manifest(folder)
-    except InputError as error:
-        return [_as_fault(error, folder / MANIFEST_FILE)]
+    except InputError:  # is a fault already
+        return faults
     shards = track(manifest.shards, description="verifying", unit="shard", enabled=progress)
-    faults = [fault for entry in shards for fault in _faults_of_shard(folder, entry, manifest)]
+    for entry in shards:
+        faults.extend(_faults_of_shard(folder, entry, manifest))
     return [*faults, *_repeated(folder, manifest)]
+
+
+def _faults_of_manifest(folder: Path) -> Iterator[Fault]:
+    """Of the first, and of its copy, which may be missing or old after a writer was killed."""
+    faults: list[Fault] = []
+    for path in (folder / MANIFEST_FILE, folder / COPY_FILE):
+        try:
+            if path.name == MANIFEST_FILE or path.exists():
+                read_manifest_file(path)
+        except InputError as error:
+            faults.append(_as_fault(error, path))
+    for fault in faults:
+        other = folder / (COPY_FILE if fault.file.name == MANIFEST_FILE else MANIFEST_FILE)
+        if len(faults) == 1 and other.exists():
+            what = f"damaged or lost; encode_documents mend writes it anew, from {other.name}"
+            fault = fault._replace(what=what)
+        yield fault
 
 
 def _faults_of_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> list[Fault]:
@@ -65,7 +86,8 @@ def _faults_of_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> lis
     faults = [fault for fault in found if fault is not None]
     faults.extend(_unlike_manifest(shard, entry, manifest))
     if not is_same and not faults:
-        faults.append(Fault(path, None, "does not have its SHA-256"))
+        what = "does not have its SHA-256; delete this file, and take its documents out"
+        faults.append(Fault(path, None, f"{what} (encode_documents mend)"))
     return faults
 
 

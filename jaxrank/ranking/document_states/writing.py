@@ -29,7 +29,7 @@ def append_shard(folder: Path, snapshot: Snapshot, records: Sequence[Record]) ->
     manifest, index = snapshot.manifest, snapshot.index
     stored = stored_arrays(manifest.identity.arrays, manifest.dtype)
     for record in records:
-        check_record(record, stored, manifest.identity.document_budget)
+        check_record(record, stored, manifest.identity.document_budget, manifest.computed_in)
     seen: set[str] = set()
     rows = index.find([record.document_id for record in records])
     for record, row in zip(records, rows.tolist(), strict=True):

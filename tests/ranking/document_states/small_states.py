@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
+from jaxrank.data.hashing import hash_text
 from jaxrank.models.states import StateArray
 from jaxrank.ranking.document_states.formats import StateDType, to_stored
 from jaxrank.ranking.document_states.identity import StateIdentity
@@ -50,12 +51,17 @@ def length_of(document_id: str) -> int:
     return crc32(document_id.encode()) % (BUDGET + 1)
 
 
+def text_hash_of(document_id: str) -> int:
+    """Of the document's text; large, so that all 64 bits are seen to be kept."""
+    return hash_text(f"text of {document_id}") | 1 << 63
+
+
 def record_of(
     document_id: str, dtype: StateDType = "float32", identity: StateIdentity = IDENTITY
 ) -> Record:
     """The document's record."""
     stored = to_stored(numbers_of(document_id, identity), identity.arrays, dtype)
-    return Record(document_id, length_of(document_id), stored)
+    return Record(document_id, length_of(document_id), stored, text_hash_of(document_id))
 
 
 def names(start: int, end: int) -> list[str]:
@@ -94,6 +100,7 @@ def assert_records(found: Iterable[Record], document_ids: Iterable[str], dtype: 
     for record, document_id in zip(found, document_ids, strict=True):
         wanted = record_of(document_id, dtype)
         assert record[:2] == wanted[:2]
+        assert record.text_hash == wanted.text_hash
         assert record.arrays.keys() == wanted.arrays.keys()
         for name, array in wanted.arrays.items():
             assert record.arrays[name].dtype == array.dtype

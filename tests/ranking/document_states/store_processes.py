@@ -64,7 +64,7 @@ def kills(folder: Path, count: int, seed: int) -> None:
     killed = 0
     while killed < count:
         process = forked(lambda: build(folder / "killed"))
-        time.sleep(moments.uniform(0, 2.5 * whole_s / count))
+        time.sleep(moments.uniform(0, whole_s * min(2.5 / count, 0.8)))
         os.kill(process, signal.SIGKILL)
         killed += status(process) == -signal.SIGKILL
         if (folder / "killed" / "manifest.json").exists():

@@ -25,6 +25,7 @@ from tests.ranking.document_states.small_states import (
     names,
     new_store,
     record_of,
+    text_hash_of,
 )
 
 NAMES = names(0, 10)
@@ -58,18 +59,24 @@ def test_documents_are_found_and_gathered_by_id(kind: str, dtype: StateDType, tm
     assert "another" not in states
     assert states.missing(["x", NAMES[2], "y", "x"]) == ["x", "y"]
     assert states.lengths(ASKED).tolist() == [length_of(name) for name in ASKED]
+    hashes = states.text_hashes(ASKED)
+    assert hashes.dtype == np.uint64
+    assert hashes.tolist() == [text_hash_of(name) for name in ASKED]
     assert_records(states.records(ASKED), ASKED, dtype)
     assert_gathered(states.gather(ASKED), ASKED, dtype)
     assert_gathered(states.gather(ASKED, rows=8, tokens=BUDGET + 3), ASKED, dtype)
     assert_gathered(states.gather([], rows=2, tokens=1), [], dtype)
-    if kind != "cached":  # of those kept
-        assert states.nbytes == sum(record_of(name, dtype).nbytes for name in NAMES)
+    assert states.nbytes == sum(record_of(name, dtype).nbytes for name in NAMES)
+    assert "\ud800" not in states  # half of a surrogate pair, as JSON may have it
+    assert states.missing(["\ud800", NAMES[2]]) == ["\ud800"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_document_without_a_state_is_named(kind: str, tmp_path: Path):
     states = KINDS[kind](tmp_path, "float32")
-    for ask in (states.records, states.gather, states.lengths, states.select):
+    for ask in (
+        states.records, states.gather, states.lengths, states.text_hashes, states.select,
+    ):  # fmt: skip
         with pytest.raises(InputError, match=r"no state of document 'dé-99'; it is to be encoded"):
             ask([NAMES[0], "dé-99"])
 
@@ -190,11 +197,26 @@ def test_states_that_are_not_finite_are_refused(
     record = record_of("new", dtype)
     array = record.arrays[name].copy()
     array.reshape(-1)[-1] = bad
-    message = f"document 'new': {name} of its state has numbers that are not finite; check"
+    kept_in = record.arrays[name].dtype
+    message = (
+        f"document 'new': {name} of its state has numbers that are not finite, computed in float32 "
+        f"and kept in {kept_in}; check the weights$"
+    )
     for add in (in_memory(tmp_path, dtype).add, new_store(tmp_path / "states", dtype=dtype).append):
         with pytest.raises(InputError, match=message):
             add([changed(record, name, array)])
         add([record])
+
+
+def test_a_number_that_is_not_finite_may_come_of_the_type_that_was_computed_in():
+    states = MemoryStates(IDENTITY, "float32", "bfloat16")
+    bad = record_of("new")
+    bad.arrays["keys"].reshape(-1)[0] = np.inf
+    with pytest.raises(
+        InputError,
+        match=r"computed in bfloat16 and kept in float32; check the .*, or compute in float32$",
+    ):
+        states.add([bad])
 
 
 def test_the_largest_numbers_are_finite():

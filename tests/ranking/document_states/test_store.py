@@ -12,7 +12,9 @@ from safetensors.numpy import load_file
 
 from jaxrank.errors import InputError
 from jaxrank.models.states import StateArray
+from jaxrank.ranking.document_states.folder import check_folder
 from jaxrank.ranking.document_states.formats import StateDType
+from jaxrank.ranking.document_states.reading import read_snapshot
 from jaxrank.ranking.document_states.shards import documents_per_shard
 from jaxrank.ranking.document_states.states import DocumentStates
 from jaxrank.ranking.document_states.store import StateStore
@@ -27,6 +29,7 @@ from tests.ranking.document_states.small_states import (
     new_store,
     record_of,
     shards,
+    text_hash_of,
 )
 
 NAMES = names(0, 10)
@@ -68,6 +71,7 @@ def test_a_shard_is_read_by_the_safetensors_library_too(dtype: StateDType, tmp_p
     starts = [0, *ends[:-1]]
     found = [ids[start:end].decode() for start, end in zip(starts, ends, strict=True)]
     assert found == NAMES[:4]
+    assert tensors["documents.text_hashes"].tolist() == list(map(text_hash_of, NAMES[:4]))
     assert tensors["documents.lengths"].tolist() == [length_of(name) for name in NAMES[:4]]
     records = [record_of(name, dtype).arrays for name in NAMES[:4]]
     for name in records[0]:
@@ -143,6 +147,7 @@ def test_deleted_documents_are_gone_and_so_are_their_bytes(dtype: StateDType, tm
         assert list(states.document_ids) == left
         assert states.missing(NAMES) == gone
         assert_gathered(states.gather(left), left, dtype)
+        assert states.text_hashes(left).tolist() == list(map(text_hash_of, left))
         with pytest.raises(InputError, match=f"no state of document '{gone[0]}'"):
             states.records([gone[0]])
     assert store.verify() == []
@@ -232,7 +237,9 @@ def test_ids_with_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mo
     assert store.verify() == []
 
 
-def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_told_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     store = new_store(tmp_path, NAMES[:8])
     before = content(tmp_path)
     room = iter(())
@@ -256,9 +263,17 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
                     "this file: make room and do the same again, which goes on from there"
                 )
                 assert content(tmp_path) == before
-    assert_records(store.records(NAMES[:8]), NAMES[:8], "float32")
-    store.append([record_of("new")])
+        # For all but the second copy of the manifest, without which a store is whole.
+        room = iter(range(2))
+        with caplog.at_level(logging.WARNING):
+            store.append([record_of("new")])
+    assert f"{tmp_path}/manifest.copy.json: No space left on device; it is written" in caplog.text
+    assert "manifest.copy.json" not in content(tmp_path)
+    assert_records(store.records([*NAMES[:8], "new"]), [*NAMES[:8], "new"], "float32")
+    store.append([record_of("newer")])
     assert store.verify() == []
+    files = content(tmp_path)
+    assert files["manifest.copy.json"] == files["manifest.json"]
 
 
 class Said(logging.Handler):
@@ -318,6 +333,59 @@ def test_other_states_are_refused(tmp_path: Path):
         new_store(tmp_path / "other", documents_per_shard=0)
 
 
+def go_on(folder: Path) -> StateStore:
+    return StateStore.open_or_create(folder, IDENTITY, "float32", "float32")
+
+
+def test_a_store_for_another_model_is_not_opened_and_what_differs_is_named(tmp_path: Path):
+    new_store(tmp_path, NAMES[:2])
+    for changes, named in (
+        ({"weights": "c" * 64}, "weights aaaaaaaaaaaa, the model has cccccccccccc"),
+        ({"template": "plain"}, "template 'document-first', the model has 'plain'"),
+        ({"document_budget": 480}, "document budget 9 tokens, the model has 480"),
+    ):
+        with pytest.raises(InputError, match=f"{tmp_path}: its states .* another model: {named};"):
+            DocumentStates.open(tmp_path, made_for=replace(IDENTITY, **changes))
+    assert len(DocumentStates.open(tmp_path, made_for=IDENTITY)) == 2
+
+
+def test_an_open_store_does_not_become_another(tmp_path: Path):
+    store = new_store(tmp_path, NAMES[:2])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    new_store(tmp_path, dtype="int8")
+    with pytest.raises(
+        InputError,
+        match="holds states in int8 computed in float32 by now, not float32 computed in float32 as "
+        "when it was opened; open it again",
+    ):
+        store.refresh()
+
+
+def test_any_text_may_be_an_id(tmp_path: Path):
+    ids = ["", "a\nb", "\0", " x ", "x", "\u2028", "e\u0301", "\u00e9"]
+    store = new_store(tmp_path, ids, documents_per_shard=3)
+    for states in (store, DocumentStates.open(tmp_path)):
+        assert list(states.document_ids) == ids
+        assert_records(states.records(ids[::-1]), ids[::-1], "float32")
+    assert store.verify() == []
+
+
+def test_what_is_appended_is_found_as_by_an_index_made_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(  # so that some have the same hash
+        "jaxrank.ranking.document_states.index.hash_text", lambda text: len(text) + ord(text[-1])
+    )
+    store = new_store(tmp_path, names(0, 30), documents_per_shard=7)
+    grown, whole = store._snapshot.index, read_snapshot(tmp_path).index
+    np.testing.assert_array_equal(grown._order, whole._order)
+    np.testing.assert_array_equal(grown._hashes, whole._hashes)
+    np.testing.assert_array_equal(grown.starts, whole.starts)
+    for one, other in zip(grown.columns, whole.columns, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_folders_of_something_else_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="a folder of document states is needed, there is none"):
         DocumentStates.open(tmp_path / "absent")
@@ -328,24 +396,28 @@ def test_folders_of_something_else_are_refused(tmp_path: Path):
         new_store(tmp_path / "file")
     with pytest.raises(InputError, match=r"has no manifest\.json, so it holds no document states"):
         DocumentStates.open(tmp_path)
-    with pytest.raises(InputError, match="file: does not belong to a new store of document states"):
-        new_store(tmp_path)
-    assert (tmp_path / "file").exists()
+    for use in (new_store, go_on, check_folder):
+        with pytest.raises(InputError, match="file: does not belong to a new store of document"):
+            use(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
     (tmp_path / "other").mkdir()
-    for text in ("", "[]", '{"format": 1, "shards": []}', '{"content": "x", "format": 1}', "\xff"):
+    for text in ("", "[]", '{"format": 2, "shards": []}', '{"content": "x", "format": 2}', "\xff"):
         (tmp_path / "other" / "manifest.json").write_text(text)
-        for use in (DocumentStates.open, new_store):
+        for use in (DocumentStates.open, new_store, go_on, StateStore.mend):
             with pytest.raises(InputError, match=r"of something else than doc|holds document sta"):
                 use(tmp_path / "other")
-    assert (tmp_path / "other" / "manifest.json").read_text() == "\xff"
+    assert content(tmp_path / "other") == {"manifest.json": "\xff".encode()}
+    check_folder(tmp_path / "absent" / "too")
+    assert not (tmp_path / "absent").exists()
 
 
 def test_another_format_is_refused_with_its_number(tmp_path: Path):
     new_store(tmp_path)
-    path = tmp_path / "manifest.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    for name in ("manifest.json", "manifest.copy.json"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
     with pytest.raises(
-        InputError, match="document states of format 2; this version of jaxrank reads 1; delete"
+        InputError, match="document states of format 1; this version of jaxrank reads 2; delete"
     ):
         DocumentStates.open(tmp_path)
 
@@ -366,4 +438,4 @@ def test_a_new_store_may_lie_where_one_was_hardly_begun(tmp_path: Path):
     (tmp_path / ".lock").write_bytes(b"")
     (tmp_path / ".manifest.json.abc.part").write_bytes(b"half")
     assert len(new_store(tmp_path)) == 0
-    assert sorted(content(tmp_path)) == [".lock", "manifest.json"]
+    assert sorted(content(tmp_path)) == [".lock", "manifest.copy.json", "manifest.json"]

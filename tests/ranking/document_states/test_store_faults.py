@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.ranking.document_states.small_states import (
     BUDGET,
     IDENTITY,
     assert_records,
+    content,
     names,
     new_store,
     record_of,
@@ -81,18 +83,20 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_never_read(
                 store.gather(own)
             assert str(refusal.value) == (
                 f"{path}: document '{document}': its state is damaged: it does not have its "
-                "checksum; delete the document, or this file, and encode it again"
+                "checksum; delete the document (encode_documents delete) and encode it again"
             )
             assert len(store.records([name for name in own if name != document])) == 3
             assert len(unverified.records([document])) == 1
     assert store.verify() == []
 
 
-@pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_a_flipped_bit_anywhere_in_the_manifest_is_found(bits: int, tmp_path: Path):
+@pytest.mark.parametrize(("stride", "bits"), [(3, 1), pytest.param(1, 8, marks=pytest.mark.slow)])
+def test_a_flipped_bit_anywhere_in_the_manifest_is_found(stride: int, bits: int, tmp_path: Path):
     store = new_store(tmp_path, NAMES[:2], documents_per_shard=2)
-    path = tmp_path / "manifest.json"
-    for position in range(path.stat().st_size):
+    path, copy = tmp_path / "manifest.json", tmp_path / "manifest.copy.json"
+    copied = copy.read_bytes()
+    copy.unlink()
+    for position in range(0, path.stat().st_size, stride):
         for bit in range(bits):
             with Flipped(path, position, (position + bit) % 8):
                 (fault,) = store.verify()
@@ -100,9 +104,58 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_found(bits: int, tmp_path: Pa
                 with pytest.raises(InputError, match=r"manifest\.json: .*; (delete|give)"):
                     DocumentStates.open(tmp_path)
     assert store.verify() == []
+    copy.write_bytes(copied)
     # Other bytes that mean the same are other bytes too.
-    path.write_text(path.read_text().replace('"format": 1', '"format":  1'))
+    path.write_text(path.read_text().replace('"format": 2', '"format":  2'))
     assert "damaged" in str(store.verify()[0])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_manifest_is_read_from_its_copy_and_mended_by_the_next_writer(
+    lost: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    new_store(tmp_path, NAMES)
+    path, copy = tmp_path / "manifest.json", tmp_path / "manifest.copy.json"
+    right = path.read_bytes()
+    assert copy.read_bytes() == right
+
+    def damage(one: Path) -> None:
+        if lost and one == path:
+            one.unlink()
+        else:
+            one.write_bytes(right.replace(b"float32", b"float64", 1))
+
+    for mend in (lambda states: states.append([]), lambda states: states.mend(states.folder)):
+        damage(path)
+        with caplog.at_level(logging.WARNING):
+            store = DocumentStates.open(tmp_path)
+        assert f"{path}: damaged or lost; {copy.name} is read in its place" in caplog.text
+        assert_records(store.records(NAMES), NAMES, "float32")
+        assert [str(fault) for fault in store.verify()] == [
+            f"{path}: damaged or lost; encode_documents mend writes it anew, from {copy.name}"
+        ]
+        mend(store)
+        assert (path.read_bytes(), copy.read_bytes()) == (right, right)
+    damage(copy)
+    store = DocumentStates.open(tmp_path)
+    assert [fault.file for fault in store.verify()] == [copy]
+    damage(path)
+    assert [fault.file for fault in store.verify()] == [path, copy]
+    with pytest.raises(InputError, match=r"damaged|has no manifest"):
+        DocumentStates.open(tmp_path)
+
+
+def test_what_is_damaged_meanwhile_does_not_hide_what_went_wrong(tmp_path: Path):
+    store = new_store(tmp_path, NAMES)
+
+    def write() -> None:
+        with store.writing():
+            for name in ("manifest.json", "manifest.copy.json"):
+                (tmp_path / name).write_bytes(b"")
+            raise RuntimeError("what went wrong")
+
+    with pytest.raises(RuntimeError, match="what went wrong"):
+        write()
 
 
 def test_a_damaged_document_is_mended_by_deleting_and_encoding_it(tmp_path: Path):
@@ -135,19 +188,33 @@ def test_a_shard_that_is_cut_or_missing_is_named_and_encoded_again(
     size = path.stat().st_size
     if cut is None:
         path.unlink()
-        what = "not there; encode its 4 documents again"
+        what = "not there; bring the file back, or take its documents out (encode"
     else:
         os.truncate(path, size - cut)
-        what = f"{size - cut} bytes; {size} were written; delete this file and encode its doc"
+        what = f"{size - cut} bytes; {size} were written; bring the file back"
     (fault,) = store.verify()
     assert str(fault).startswith(f"{path}: {what}")
-    with pytest.raises(InputError, match=what):
+    with pytest.raises(InputError, match=re.escape(what)):
         DocumentStates.open(tmp_path / "states")
     if cut is not None:
-        with pytest.raises(InputError, match=what):
+        with pytest.raises(InputError, match=re.escape(what)):
             store.records(NAMES[:1])
+    # The file may come back, as from a copy that is still under way: nothing is given up unasked.
+    before = content(tmp_path / "states")
+    with pytest.raises(InputError) as refusal:
+        StateStore.open_or_create(tmp_path / "states", IDENTITY, "float32", "float32")
+    assert str(refusal.value) == (
+        f"{tmp_path / 'states'}: 1 of 2 shards are missing, cut or damaged "
+        "(shard-00000.safetensors); bring them back, or take their 4 documents out (python -m "
+        f"jaxrank.encode_documents mend --output {tmp_path / 'states'}) and encode them again"
+    )
+    assert content(tmp_path / "states") == before
     with caplog.at_level(logging.WARNING):
-        store = StateStore.open_or_create(tmp_path / "states", IDENTITY, "float32", "float32")
+        if cut == 1:
+            assert StateStore.mend(tmp_path / "states") == 4
+        store = StateStore.open_or_create(
+            tmp_path / "states", IDENTITY, "float32", "float32", mend=True
+        )
     assert f"{what}" in caplog.text
     assert "its 4 documents are left out" in caplog.text
     assert not path.exists()
@@ -190,7 +257,8 @@ def test_what_a_shard_says_otherwise_than_its_manifest_is_found(tmp_path: Path):
     # As where several bits of a document are flipped and its checksum happens to be the same.
     replace(manifest, shards=(first, replace(second, sha256="0" * 64))).write(tmp_path)
     assert [str(fault) for fault in store.verify()] == [
-        f"{tmp_path / second.name}: does not have its SHA-256"
+        f"{tmp_path / second.name}: does not have its SHA-256; delete this file, and take its "
+        "documents out (encode_documents mend)"
     ]
     budget = max(store.lengths(NAMES)) - 1
     small = replace(IDENTITY, document_budget=int(budget))
