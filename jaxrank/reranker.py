@@ -194,6 +194,8 @@ class Reranker:
         """
         if isinstance(documents, str):
             raise ValueError("documents: got one text; a list of texts is needed")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k: got {top_k}; at least 1 is needed, or None for all")
         if isinstance(documents, DocumentStates | DeviceStates):
             refuse_what_needs_texts(return_documents, long_documents)
             return self.document_states.rank(query, documents, top_k, batch_size)

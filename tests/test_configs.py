@@ -70,6 +70,7 @@ OTHER_LAYERS = {
     "medquad-minilm.yaml": ["--model.init_from=m"],
     "medquad-mamba-small.yaml": [],
     "medquad-mamba-small-in-batch.yaml": [],
+    "medquad-mamba-small-continued.yaml": [],
     "quickstart/train.yaml": [],
 }
 """Recipes of no paper, with the options that whoever runs them gives."""

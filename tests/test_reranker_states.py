@@ -10,6 +10,7 @@ from jaxrank import CachedStates, DocumentStates, LongDocuments
 from jaxrank.data.hashing import hash_text
 from jaxrank.errors import InputError
 from jaxrank.models.module import RerankerModule, build_module, parameters
+from jaxrank.ranking.document_states.formats import check_dtype
 from jaxrank.text.templates import TextConfig
 from jaxrank.text.tokenize import load_tokenizer
 from tests.ranking.document_states.tiny_models import (
@@ -102,7 +103,9 @@ def test_texts_that_are_not_those_of_the_states_are_refused(
     changed = r"states: document '1': its text is not the one that its state was made of; give the"
     with pytest.raises(InputError, match=changed):
         model.encode_documents(["fever", "rash", "gout"], batch_size=4, output=output)
-    with pytest.raises(InputError, match=r"document '0': .* was made of, and those of 1 others; "):
+    with pytest.raises(
+        InputError, match=r"document '0': .* was made of \(the same holds of 1 more\); "
+    ):
         model.encode_documents({"0": "pain", "1": "rash"}, batch_size=4, output=output)
     assert {path: path.read_bytes() for path in output.iterdir()} == before
 
@@ -217,3 +220,22 @@ def test_models_and_templates_without_states_are_refused_with_the_reason(
 def test_scorers_are_kept_by_their_batch_size(model: jaxrank.Reranker) -> None:
     assert model.state_scorer() is model.state_scorer(100)
     assert model.state_scorer(6) is not model.state_scorer(7)
+
+
+def test_what_is_no_type_no_list_and_no_number_of_documents_is_refused(
+    model: jaxrank.Reranker, states: DocumentStates
+) -> None:
+    with pytest.raises(InputError, match="dtype: got 'float16'; float32, bfloat16, int8 is needed"):
+        check_dtype("float16")
+    with pytest.raises(ValueError, match="document_ids: got one id, '0'; a list is needed"):
+        states.select("0")
+    with pytest.raises(ValueError, match="top_k: got -1; at least 1 is needed"):
+        model.rank(QUERY, states, top_k=-1)
+
+
+def test_another_budget_is_told_from_another_model(
+    model: jaxrank.Reranker, states: DocumentStates
+) -> None:
+    shorter = make_model(model.module, TextConfig("paper-decoder", TEXT.max_length - 1, 50))
+    with pytest.raises(InputError, match="made for another max_length or query_length: document"):
+        shorter.rank(QUERY, states)

@@ -91,6 +91,10 @@ def mend(folder: Path, *, say: Say) -> None:
     store = StateStore.open(folder)
     again = "; encode them again" if lost else ""
     say(
-        f"{lost:,} documents were lost{again}; {folder} holds {len(store):,}, "
+        f"{lost:,} documents of lost files taken out{again}; {folder} holds {len(store):,}, "
         f"{in_bytes(store.nbytes)}"
+    )
+    say(
+        "states themselves were not compared: python -m jaxrank.encode_documents verify --output "
+        f"{folder}"
     )

@@ -210,7 +210,9 @@ def test_files_that_are_lost_are_taken_out_when_asked_to(
     capsys.readouterr()
     care("mend")
     assert capsys.readouterr().out == (
-        "10 documents were lost; encode them again; S holds 0, 0 bytes\n"
+        "10 documents of lost files taken out; encode them again; S holds 0, 0 bytes\n"
+        "states themselves were not compared: python -m jaxrank.encode_documents verify --output S"
+        "\n"
     )
     care("verify")
 
@@ -240,7 +242,9 @@ def test_another_choice_of_fields_is_refused(folder: Path) -> None:
     Path("c/corpus.jsonl").write_text("\n".join(lines))
     # What the states were made of is the body of what now has titles too.
     rerank_run("--document_states", "S", "--document_text", "body")
-    with pytest.raises(InputError, match=r"^S: document 'd\d': its .*, and those of 9 others; giv"):
+    with pytest.raises(
+        InputError, match=r"^S: document 'd\d': its .* \(the same holds of 9 more\);"
+    ):
         rerank_run("--document_states", "S")
 
 

@@ -26,7 +26,7 @@ def encode_texts(
         output: a new folder, or one of such states, which is gone on with.
 
     Raises:
-        ValueError: something that is no text, by its id.
+        ValueError: something that is no text, by its id, or an id that is none.
         InputError: what `fill` raises, so also `output` has states of other texts of these ids; it
             holds something else, or states of another dtype.
     """
@@ -35,6 +35,9 @@ def encode_texts(
     documents = texts
     if not isinstance(documents, Mapping):
         documents = {str(index): text for index, text in enumerate(documents)}
+    for document_id in documents:
+        if not isinstance(document_id, str):
+            raise ValueError(f"texts: got the id {document_id!r:.80}; ids are texts")
     states: MemoryStates | StateStore
     if output is None:
         states = MemoryStates(encoder.identity, encoder.dtype, encoder.computed_in)

@@ -10,11 +10,12 @@ What a family says eight bits are too few for is kept in bfloat16 in an int8 sto
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrank.errors import InputError
 from jaxrank.models.states import StateArray
 from jaxrank.shapes import Array
 
@@ -45,6 +46,12 @@ class StoredArray(NamedTuple):
     def bytes_at(self, length: int) -> int:
         """Of a document of `length` tokens."""
         return prod(self.shape_at(length)) * self.dtype.itemsize
+
+
+def check_dtype(name: str) -> None:
+    """Raise InputError unless states are kept in that type."""
+    if name not in get_args(StateDType):
+        raise InputError(f"dtype: got {name!r}; {', '.join(get_args(StateDType))} is needed")
 
 
 def stored_arrays(specs: Sequence[StateArray], dtype: StateDType) -> tuple[StoredArray, ...]:

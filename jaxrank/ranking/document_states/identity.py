@@ -1,7 +1,7 @@
 """What document states were made for; states of two identities cannot take each other's place."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jaxrank.errors import InputError
@@ -43,6 +43,12 @@ class StateIdentity:
             InputError: naming every difference with both values.
         """
         differences = list(self._differences(model))
+        if replace(self, document_budget=model.document_budget) == model != self:
+            raise InputError(
+                f"{where}: its states were made for another max_length or query_length: "
+                f"{differences[0]}; give the same (or leave --max_length out), or encode the "
+                "documents into another folder"
+            )
         if differences:
             raise InputError(
                 f"{where}: its states were made for another model: {'; '.join(differences)}; use "

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxrank.models.families import state_arrays
 from jaxrank.models.module import RerankerModule
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
-from jaxrank.ranking.document_states.formats import StateDType
+from jaxrank.ranking.document_states.formats import StateDType, check_dtype
 from jaxrank.ranking.document_states.identity import StateIdentity
 from jaxrank.ranking.document_states.model_identity import identity_of
 from jaxrank.ranking.document_states.on_device import DeviceStates
@@ -55,7 +55,12 @@ class StatesOfModel:
         return StateStore.open(folder, made_for=self.identity, verify=verify)
 
     def encoder(self, dtype: StateDType, batch_size: int) -> DocumentEncoder:
-        """What reads documents; what it compiles is kept for the next of the same `batch_size`."""
+        """What reads documents; what it compiles is kept for the next of the same `batch_size`.
+
+        Raises:
+            InputError: states are not kept in `dtype`.
+        """
+        check_dtype(dtype)
         if batch_size not in self._encoders:
             self._encoders[batch_size] = DocumentEncoder(
                 self._module, self.tokenizer, batch_size=batch_size, identity=self.identity

@@ -32,7 +32,7 @@ from jaxrank.ranking.document_states.shard_layout import (
 
 SHARD_BYTES = 256 << 20
 
-_MOST_DOCUMENTS = 4096  # of small states: what a kill of the writer loses is bounded
+_MOST_DOCUMENTS = 1024  # of small states: what a kill of the writer loses is bounded
 _ADVISED_BYTES = 512 << 10  # the system reads no more at one piece of advice
 
 
@@ -154,8 +154,9 @@ class MappedShard:
         fault = self.fault(record, place, verify=verify)
         if fault is not None:
             raise InputError(
-                f"{self.path}: document {record.document_id!r}: {fault}; delete the document "
-                "(encode_documents delete) and encode it again"
+                f"{self.path}: document {record.document_id!r}: {fault}; delete it (python "
+                f"-m jaxrank.encode_documents delete --output {self.path.parent} --documents FILE) "
+                "and encode it again"
             )
         return record
 

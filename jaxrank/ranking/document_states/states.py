@@ -112,7 +112,13 @@ class DocumentStates(ABC):
 
         Raises:
             InputError: naming a document of which there is no state.
+            ValueError: something that is no list of ids.
         """
+        if isinstance(document_ids, str):
+            raise ValueError(f"document_ids: got one id, {document_ids!r:.80}; a list is needed")
+        for document_id in document_ids:
+            if not isinstance(document_id, str):
+                raise ValueError(f"document_ids: got {document_id!r:.80}; ids are texts")
         return _SelectedStates(self, document_ids)
 
     def gather(

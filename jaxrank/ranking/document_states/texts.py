@@ -44,10 +44,10 @@ def check_texts(
                     changed.append(name)
             bar.update(len(names))
     if changed:
-        others = f", and those of {len(changed) - 1:,} others" if len(changed) > 1 else ""
+        others = f" (the same holds of {len(changed) - 1:,} more)" if len(changed) > 1 else ""
         raise InputError(
             f"{states.where}: document {changed[0]!r}: its text is not the one that its state was "
             f"made of{others}; give the texts that the states were made of (--document_text "
             "chooses their fields), or delete what has changed (python -m jaxrank.encode_documents "
-            "delete --documents FILE) and encode it again"
+            f"delete --output {states.where} --documents FILE) and encode it again"
         )

@@ -39,9 +39,13 @@ def test_one_difference_is_named_with_both_values_and_no_other(name: str):
     other, named = OTHERS[name]
     with pytest.raises(InputError) as refusal:
         IDENTITY.check_same(other, where="states/of/mine")
+    what, mend = "model", "use that model"
+    if name == "budget":
+        what = "max_length or query_length"
+        mend = "give the same (or leave --max_length out)"
     assert str(refusal.value) == (
-        f"states/of/mine: its states were made for another model: {named}; use that model, or "
-        "encode the documents into another folder"
+        f"states/of/mine: its states were made for another {what}: {named}; {mend}, or encode the "
+        "documents into another folder"
     )
 
 
