@@ -89,7 +89,7 @@ def layer_side(case: Case, implementation: str) -> Prepared:
     graph, state = nnx.split(backbone.layers)
 
     def call(state: Any, hidden: Float[Array, "B L D"]) -> Any:
-        return nnx.merge(graph, state)(hidden, **shared)
+        return nnx.merge(graph, state)(hidden, **shared).hidden
 
     def both(state: Any, hidden: Any, cotangent: Any) -> Any:
         y, pullback = jax.vjp(call, state, hidden)

@@ -110,7 +110,7 @@ class MappedShard:
         lengths = self.columns.lengths
         tensors = state_tensors(self._arrays, lengths)
         if header_bytes(tensors, self.columns) != header_in(index):
-            raise InputError(f"{self.path}: holds other arrays than its store; {_MEND}")
+            raise InputError(f"{self.path}: holds other arrays than its store; {_mend(folder)}")
         starts = accumulate((tensor.nbytes for tensor in tensors), initial=entry.index_bytes)
         self._starts = dict(zip((array.name for array in self._arrays), starts, strict=False))
         self._tokens_before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -180,9 +180,11 @@ class MappedShard:
             yield self._starts[array.name] + each * before, array.bytes_at(length)
 
 
-_MEND = (
-    "bring the file back, or take its documents out (encode_documents mend) and encode them again"
-)
+def _mend(folder: Path) -> str:
+    return (
+        "bring the file back, or take its documents out (python -m jaxrank.encode_documents mend "
+        f"--output {folder}) and encode them again"
+    )
 
 
 @contextmanager
@@ -192,16 +194,18 @@ def _open(path: Path, entry: ShardEntry) -> Iterator[IO[bytes]]:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry.bytes:
-                raise InputError(f"{path}: {size} bytes; {entry.bytes} were written; {_MEND}")
+                raise InputError(
+                    f"{path}: {size} bytes; {entry.bytes} were written; {_mend(path.parent)}"
+                )
             yield file
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; {_MEND}") from None
+        raise InputError(f"{path}: not there; {_mend(path.parent)}") from None
 
 
 def _columns(index: bytes, entry: ShardEntry, path: Path) -> Columns:
     """The columns of an index that is as it was written."""
     if sha256(index).hexdigest() != entry.index_sha256:
-        raise InputError(f"{path}: damaged in its index of documents; {_MEND}")
+        raise InputError(f"{path}: damaged in its index of documents; {_mend(path.parent)}")
     return columns_in(index)
 
 

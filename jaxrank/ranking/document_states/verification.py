@@ -63,7 +63,7 @@ def _faults_of_manifest(folder: Path) -> Iterator[Fault]:
     for fault in faults:
         other = folder / (COPY_FILE if fault.file.name == MANIFEST_FILE else MANIFEST_FILE)
         if len(faults) == 1 and other.exists():
-            what = f"damaged or lost; encode_documents mend writes it anew, from {other.name}"
+            what = f"damaged or lost; {_mend(folder)} writes it anew, from {other.name}"
             fault = fault._replace(what=what)
         yield fault
 
@@ -87,8 +87,12 @@ def _faults_of_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> lis
     faults.extend(_unlike_manifest(shard, entry, manifest))
     if not is_same and not faults:
         what = "does not have its SHA-256; delete this file, and take its documents out"
-        faults.append(Fault(path, None, f"{what} (encode_documents mend)"))
+        faults.append(Fault(path, None, f"{what} ({_mend(folder)})"))
     return faults
+
+
+def _mend(folder: Path) -> str:
+    return f"python -m jaxrank.encode_documents mend --output {folder}"
 
 
 def _unlike_manifest(shard: MappedShard, entry: ShardEntry, manifest: Manifest) -> Iterator[Fault]:

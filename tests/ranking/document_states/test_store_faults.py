@@ -83,7 +83,8 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_never_read(
                 store.gather(own)
             assert str(refusal.value) == (
                 f"{path}: document '{document}': its state is damaged: it does not have its "
-                "checksum; delete the document (encode_documents delete) and encode it again"
+                "checksum; delete it (python -m jaxrank.encode_documents delete --output "
+                f"{tmp_path} --documents FILE) and encode it again"
             )
             assert len(store.records([name for name in own if name != document])) == 3
             assert len(unverified.records([document])) == 1
@@ -132,7 +133,8 @@ def test_a_manifest_is_read_from_its_copy_and_mended_by_the_next_writer(
         assert f"{path}: damaged or lost; {copy.name} is read in its place" in caplog.text
         assert_records(store.records(NAMES), NAMES, "float32")
         assert [str(fault) for fault in store.verify()] == [
-            f"{path}: damaged or lost; encode_documents mend writes it anew, from {copy.name}"
+            f"{path}: damaged or lost; python -m jaxrank.encode_documents mend --output {tmp_path} "
+            f"writes it anew, from {copy.name}"
         ]
         mend(store)
         assert (path.read_bytes(), copy.read_bytes()) == (right, right)
@@ -188,7 +190,7 @@ def test_a_shard_that_is_cut_or_missing_is_named_and_encoded_again(
     size = path.stat().st_size
     if cut is None:
         path.unlink()
-        what = "not there; bring the file back, or take its documents out (encode"
+        what = "not there; bring the file back, or take its documents out (python"
     else:
         os.truncate(path, size - cut)
         what = f"{size - cut} bytes; {size} were written; bring the file back"
@@ -258,7 +260,7 @@ def test_what_a_shard_says_otherwise_than_its_manifest_is_found(tmp_path: Path):
     replace(manifest, shards=(first, replace(second, sha256="0" * 64))).write(tmp_path)
     assert [str(fault) for fault in store.verify()] == [
         f"{tmp_path / second.name}: does not have its SHA-256; delete this file, and take its "
-        "documents out (encode_documents mend)"
+        f"documents out (python -m jaxrank.encode_documents mend --output {tmp_path})"
     ]
     budget = max(store.lengths(NAMES)) - 1
     small = replace(IDENTITY, document_budget=int(budget))
