@@ -114,7 +114,7 @@ def test_an_interrupted_store_equals_an_undisturbed_one(
     model: jaxrank.Reranker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = model.document_states.encoder("float32", 4).encode([("one", "x")])[0].nbytes
-    monkeypatch.setattr("jaxrank.ranking.document_states.shards.SHARD_BYTES", 2 * size)
+    monkeypatch.setattr("jaxrank.ranking.document_states.disk.shards.SHARD_BYTES", 2 * size)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     model.encode_documents(DOCUMENTS, batch_size=4, output=whole)
     with pytest.raises(ValueError, match="document 'bad': got None; a text is needed"):

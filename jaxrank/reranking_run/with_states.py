@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from jaxrank.data.collection import Collection
 from jaxrank.evaluation.runs import Run
 from jaxrank.progress import progress_bar
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.formats import stored_bytes
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.ranking.document_states.texts import check_texts
 from jaxrank.ranking.reranking import find_candidates
 from jaxrank.reranker import Reranker

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxrank.errors import InputError
+from jaxrank.ranking.document_states.disk.manifest import read_manifest
+from jaxrank.ranking.document_states.disk.store import StateStore
+from jaxrank.ranking.document_states.disk.verification import find_faults
 from jaxrank.ranking.document_states.identity import array_layout
-from jaxrank.ranking.document_states.manifest import read_manifest
-from jaxrank.ranking.document_states.store import StateStore
-from jaxrank.ranking.document_states.verification import find_faults
 from jaxrank.state_building.chosen import from_list
 from jaxrank.state_building.figures import in_bytes
 

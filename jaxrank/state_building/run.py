@@ -7,11 +7,11 @@ from time import perf_counter
 from ckpt_convert.weight_files import files_of_model
 from jaxrank.data.collection import Collection, check_outside
 from jaxrank.files import Inputs, check_apart, check_target
+from jaxrank.ranking.document_states.disk.folder import check_folder
+from jaxrank.ranking.document_states.disk.manifest import holds_states
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.filling import fill
-from jaxrank.ranking.document_states.folder import check_folder
-from jaxrank.ranking.document_states.manifest import holds_states
-from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.reranker import Reranker
 from jaxrank.state_building.checks import check_options
 from jaxrank.state_building.chosen import Chosen, from_list, from_runs

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.store import StateStore
-from jaxrank.ranking.document_states.verification import find_faults
+from jaxrank.ranking.document_states.disk.store import StateStore
+from jaxrank.ranking.document_states.disk.verification import find_faults
 
 _DOCUMENTS_AT_ONCE = 64
 

@@ -18,7 +18,7 @@ from scripts.document_states.random_models import RandomModel
 from scripts.scale.process import drop_from_page_cache
 
 if TYPE_CHECKING:
-    from jaxrank.ranking.document_states.store import StateStore
+    from jaxrank.ranking.document_states.disk.store import StateStore
 
 DISTINCT = 4
 """Documents that are read."""
@@ -54,7 +54,7 @@ def on_disk(
     folder: Path, encoder: DocumentEncoder, records: Sequence[Record], count: int
 ) -> "StateStore":
     """So many candidates on disk, in shards as the store makes them."""
-    from jaxrank.ranking.document_states.store import StateStore  # late: it needs pyarrow
+    from jaxrank.ranking.document_states.disk.store import StateStore  # late: it needs pyarrow
 
     store = StateStore.create(folder, encoder.identity, encoder.dtype, encoder.computed_in)
     store.append(copies(records, count))

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.formats import StateDType, stored_bytes
 from jaxrank.ranking.document_states.memory import MemoryStates
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from scripts.document_states.candidates import forget_files
 from scripts.document_states.random_models import RandomModel
 from scripts.document_states.turns import Side, take_turns

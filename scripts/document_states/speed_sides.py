@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.formats import StateDType, stored_bytes
 from jaxrank.ranking.document_states.records import Record
 from jaxrank.ranking.document_states.scoring import StateScorer
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.ranking.scoring import Scorer
 from scripts.document_states.candidates import forget_files, in_memory, on_disk, read_documents
 from scripts.document_states.random_models import QUERY_LENGTH, RandomModel

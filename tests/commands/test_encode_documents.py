@@ -15,10 +15,10 @@ from jaxrank import encode_documents, rerank
 from jaxrank.data.hashing import hash_text
 from jaxrank.errors import InputError
 from jaxrank.evaluation.runs import Run, ranking, read_run
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.records import Gathered
 from jaxrank.ranking.document_states.scoring import StateScorer
-from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.state_building import estimate
 from tests.tiny_states import DOCUMENTS, RUN, TEXT, save_model, write_collection, write_run
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxrank.ranking.document_states.store import StateStore
-from jaxrank.ranking.document_states.verification import find_faults
+from jaxrank.ranking.document_states.disk.store import StateStore
+from jaxrank.ranking.document_states.disk.verification import find_faults
 from jaxrank.reranker import Reranker
 from tests.tiny_states import WORDS, save_model, write_collection
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrank.data.collection import Collection
 from jaxrank.evaluation.report import compare_runs
-from jaxrank.ranking.document_states.store import StateStore
+from jaxrank.ranking.document_states.disk.store import StateStore
 from scripts.document_states import bit_flips, exactness, kills, speed, storage
 from scripts.document_states.agreement import compare_scores
 from scripts.document_states.candidates import on_disk, read_documents

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxrank.progress import progress_bar
+from jaxrank.ranking.document_states.disk.shards import documents_per_shard
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.memory import MemoryStates
-from jaxrank.ranking.document_states.shards import documents_per_shard
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.ranking.document_states.texts import check_texts
 
 

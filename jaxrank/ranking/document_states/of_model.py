@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxrank.models.families import state_arrays
 from jaxrank.models.module import RerankerModule
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.formats import StateDType, check_dtype
 from jaxrank.ranking.document_states.identity import StateIdentity
@@ -16,7 +17,6 @@ from jaxrank.ranking.document_states.model_identity import identity_of
 from jaxrank.ranking.document_states.on_device import DeviceStates
 from jaxrank.ranking.document_states.scoring import BATCH_SIZE, StateScorer
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from jaxrank.ranking.policies import LongDocuments
 from jaxrank.text.document_first import DocumentFirst
 from jaxrank.text.tokenize import PairTokenizer

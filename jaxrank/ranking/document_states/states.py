@@ -14,7 +14,7 @@ from jaxrank.ranking.document_states.identity import StateIdentity
 from jaxrank.ranking.document_states.records import Gathered, Record
 
 if TYPE_CHECKING:
-    from jaxrank.ranking.document_states.store import StateStore
+    from jaxrank.ranking.document_states.disk.store import StateStore
 
 _ALIGNMENT = 64  # bytes, of XLA's arrays on a CPU
 
@@ -167,7 +167,7 @@ class DocumentStates(ABC):
     ) -> "StateStore":
         """Open states on disk; see `StateStore.open`."""
         # Late: a store is one kind of states. Who reads states need not know where they lie.
-        from jaxrank.ranking.document_states.store import StateStore
+        from jaxrank.ranking.document_states.disk.store import StateStore
 
         return StateStore.open(folder, made_for=made_for, verify=verify)
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxrank.data.hashing import hash_text
 from jaxrank.models.states import StateArray
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.formats import StateDType, to_stored
 from jaxrank.ranking.document_states.identity import StateIdentity
 from jaxrank.ranking.document_states.records import Gathered, Record
-from jaxrank.ranking.document_states.store import StateStore
 
 BUDGET = 9
 FIXED = (

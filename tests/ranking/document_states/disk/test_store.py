@@ -12,12 +12,12 @@ from safetensors.numpy import load_file
 
 from jaxrank.errors import InputError
 from jaxrank.models.states import StateArray
-from jaxrank.ranking.document_states.folder import check_folder
+from jaxrank.ranking.document_states.disk.folder import check_folder
+from jaxrank.ranking.document_states.disk.reading import read_snapshot
+from jaxrank.ranking.document_states.disk.shards import documents_per_shard
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.formats import StateDType
-from jaxrank.ranking.document_states.reading import read_snapshot
-from jaxrank.ranking.document_states.shards import documents_per_shard
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from tests.ranking.document_states.small_states import (
     BUDGET,
     IDENTITY,
@@ -216,7 +216,7 @@ def test_a_store_may_be_sent_to_another_process(tmp_path: Path):
 
 
 def test_few_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jaxrank.ranking.document_states.reading._MOST_OPEN_SHARDS", 5)
+    monkeypatch.setattr("jaxrank.ranking.document_states.disk.reading._MOST_OPEN_SHARDS", 5)
     new_store(tmp_path, names(0, 40), documents_per_shard=1)
     store = DocumentStates.open(tmp_path)
     before = len(os.listdir("/proc/self/fd"))
@@ -230,7 +230,7 @@ def test_few_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_ids_with_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("jaxrank.ranking.document_states.index.hash_text", lambda text: 7)
+    monkeypatch.setattr("jaxrank.ranking.document_states.disk.index.hash_text", lambda text: 7)
     store = new_store(tmp_path, NAMES)
     assert_records(store.records(NAMES[::-1]), NAMES[::-1], "float32")
     assert store.missing(["x", NAMES[3]]) == ["x"]
@@ -375,7 +375,8 @@ def test_what_is_appended_is_found_as_by_an_index_made_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(  # so that some have the same hash
-        "jaxrank.ranking.document_states.index.hash_text", lambda text: len(text) + ord(text[-1])
+        "jaxrank.ranking.document_states.disk.index.hash_text",
+        lambda text: len(text) + ord(text[-1]),
     )
     store = new_store(tmp_path, names(0, 30), documents_per_shard=7)
     grown, whole = store._snapshot.index, read_snapshot(tmp_path).index

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxrank.errors import InputError
+from jaxrank.ranking.document_states.disk.manifest import read_manifest
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.formats import StateDType
-from jaxrank.ranking.document_states.manifest import read_manifest
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.store import StateStore
 from tests.ranking.document_states.small_states import (
     BUDGET,
     IDENTITY,
@@ -238,7 +238,7 @@ def test_a_state_that_is_not_finite_is_refused_when_it_is_read(
     bad.arrays[name].reshape(-1)[-1] = np.nan
     store = new_store(tmp_path, NAMES[:1], dtype=dtype)
     with monkeypatch.context() as patch:  # as another program may have written it
-        patch.setattr("jaxrank.ranking.document_states.writing.check_record", lambda *_: None)
+        patch.setattr("jaxrank.ranking.document_states.disk.writing.check_record", lambda *_: None)
         store.append([bad])
     message = f"document 'dé-2': {name} has numbers that are not finite"
     with pytest.raises(InputError, match=message):

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxrank.errors import InputError
+from jaxrank.ranking.document_states.disk.index import Columns, DocumentIndex
+from jaxrank.ranking.document_states.disk.manifest import Manifest, ShardEntry, read_manifest
+from jaxrank.ranking.document_states.disk.shards import MappedShard, read_index
 from jaxrank.ranking.document_states.formats import StoredArray, stored_arrays
-from jaxrank.ranking.document_states.index import Columns, DocumentIndex
-from jaxrank.ranking.document_states.manifest import Manifest, ShardEntry, read_manifest
 from jaxrank.ranking.document_states.records import Record
-from jaxrank.ranking.document_states.shards import MappedShard, read_index
 from jaxrank.ranking.document_states.threads import in_threads
 
 _MOST_OPEN_SHARDS = 256  # a mapping takes a file descriptor, of which processes often have 1,024

@@ -1,7 +1,7 @@
 """Processes that use one store at a time, and are killed; a script, since tests do not fork.
 
-python -m tests.ranking.document_states.store_processes kills FOLDER KILLS SEED
-python -m tests.ranking.document_states.store_processes readers FOLDER
+python -m tests.ranking.document_states.disk.store_processes kills FOLDER KILLS SEED
+python -m tests.ranking.document_states.disk.store_processes readers FOLDER
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.store import StateStore
+from jaxrank.ranking.document_states.disk.store import StateStore
 from tests.ranking.document_states.small_states import (
     IDENTITY,
     assert_gathered,

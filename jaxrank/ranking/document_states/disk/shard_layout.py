@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrank.ranking.document_states.disk.index import Columns
 from jaxrank.ranking.document_states.formats import StoredArray
-from jaxrank.ranking.document_states.index import Columns
 
 _INDEX, _STATE = "documents.", "state."
 

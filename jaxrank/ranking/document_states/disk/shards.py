@@ -17,11 +17,9 @@ from jaxrank.data.hashing import HashedFile
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_open
 from jaxrank.models.states import StateArray
-from jaxrank.ranking.document_states.formats import StateDType, StoredArray, stored_bytes
-from jaxrank.ranking.document_states.index import Columns
-from jaxrank.ranking.document_states.manifest import ShardEntry
-from jaxrank.ranking.document_states.records import Record, name_of_not_finite
-from jaxrank.ranking.document_states.shard_layout import (
+from jaxrank.ranking.document_states.disk.index import Columns
+from jaxrank.ranking.document_states.disk.manifest import ShardEntry
+from jaxrank.ranking.document_states.disk.shard_layout import (
     columns_in,
     header_bytes,
     header_in,
@@ -29,6 +27,8 @@ from jaxrank.ranking.document_states.shard_layout import (
     index_bytes,
     state_tensors,
 )
+from jaxrank.ranking.document_states.formats import StateDType, StoredArray, stored_bytes
+from jaxrank.ranking.document_states.records import Record, name_of_not_finite
 
 SHARD_BYTES = 256 << 20
 

@@ -7,9 +7,8 @@ from typing import NamedTuple
 from jaxrank.errors import InputError
 from jaxrank.files import file_digest
 from jaxrank.progress import track
-from jaxrank.ranking.document_states.formats import stored_arrays
-from jaxrank.ranking.document_states.index import DocumentIndex
-from jaxrank.ranking.document_states.manifest import (
+from jaxrank.ranking.document_states.disk.index import DocumentIndex
+from jaxrank.ranking.document_states.disk.manifest import (
     COPY_FILE,
     MANIFEST_FILE,
     Manifest,
@@ -17,7 +16,8 @@ from jaxrank.ranking.document_states.manifest import (
     read_manifest,
     read_manifest_file,
 )
-from jaxrank.ranking.document_states.shards import MappedShard, read_index
+from jaxrank.ranking.document_states.disk.shards import MappedShard, read_index
+from jaxrank.ranking.document_states.formats import stored_arrays
 from jaxrank.ranking.document_states.threads import in_threads
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.folder import shard_name, telling_of_full_disk
+from jaxrank.ranking.document_states.disk.folder import shard_name, telling_of_full_disk
+from jaxrank.ranking.document_states.disk.manifest import ShardEntry
+from jaxrank.ranking.document_states.disk.reading import Snapshot
+from jaxrank.ranking.document_states.disk.shards import MappedShard, write_shard
 from jaxrank.ranking.document_states.formats import StoredArray, stored_arrays
-from jaxrank.ranking.document_states.manifest import ShardEntry
-from jaxrank.ranking.document_states.reading import Snapshot
 from jaxrank.ranking.document_states.records import Record, check_record
-from jaxrank.ranking.document_states.shards import MappedShard, write_shard
 
 
 def append_shard(folder: Path, snapshot: Snapshot, records: Sequence[Record]) -> Snapshot:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxrank.errors import InputError
 from jaxrank.files import check_target, exclusive
-from jaxrank.ranking.document_states.manifest import Manifest, find_manifest, holds_states
+from jaxrank.ranking.document_states.disk.manifest import Manifest, find_manifest, holds_states
 
 _LOCK_FILE = ".lock"
 _SHARD = re.compile(r"shard-[0-9]+\.safetensors")

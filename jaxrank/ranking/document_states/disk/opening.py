@@ -5,19 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.folder import check_folder, clean_up, locked
-from jaxrank.ranking.document_states.formats import StateDType
-from jaxrank.ranking.document_states.identity import StateIdentity
-from jaxrank.ranking.document_states.index import Columns, DocumentIndex
-from jaxrank.ranking.document_states.manifest import (
+from jaxrank.ranking.document_states.disk.folder import check_folder, clean_up, locked
+from jaxrank.ranking.document_states.disk.index import Columns, DocumentIndex
+from jaxrank.ranking.document_states.disk.manifest import (
     Manifest,
     ShardEntry,
     find_manifest,
     holds_states,
     read_manifest,
 )
-from jaxrank.ranking.document_states.reading import Snapshot, read_indices
-from jaxrank.ranking.document_states.shards import documents_per_shard
+from jaxrank.ranking.document_states.disk.reading import Snapshot, read_indices
+from jaxrank.ranking.document_states.disk.shards import documents_per_shard
+from jaxrank.ranking.document_states.formats import StateDType
+from jaxrank.ranking.document_states.identity import StateIdentity
 
 _MOST_NAMED = 5
 

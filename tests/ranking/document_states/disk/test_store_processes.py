@@ -14,8 +14,8 @@ from tests.ranking.document_states.small_states import (
     record_of,
 )
 
-SCRIPT = "tests.ranking.document_states.store_processes"
-ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = "tests.ranking.document_states.disk.store_processes"
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def run(*arguments: str) -> str:

@@ -21,22 +21,22 @@ from pathlib import Path
 import numpy as np
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.folder import clean_up, locked
-from jaxrank.ranking.document_states.formats import StateDType
-from jaxrank.ranking.document_states.identity import StateIdentity
-from jaxrank.ranking.document_states.index import DocumentIndex, StoredIds
-from jaxrank.ranking.document_states.manifest import read_manifest
-from jaxrank.ranking.document_states.opening import (
+from jaxrank.ranking.document_states.disk.folder import clean_up, locked
+from jaxrank.ranking.document_states.disk.index import DocumentIndex, StoredIds
+from jaxrank.ranking.document_states.disk.manifest import read_manifest
+from jaxrank.ranking.document_states.disk.opening import (
     begin_or_go_on,
     begin_store,
     empty_manifest,
     leave_out_lost,
 )
-from jaxrank.ranking.document_states.reading import ShardReader, Snapshot, read_snapshot
+from jaxrank.ranking.document_states.disk.reading import ShardReader, Snapshot, read_snapshot
+from jaxrank.ranking.document_states.disk.verification import Fault, find_faults
+from jaxrank.ranking.document_states.disk.writing import append_shard, remove_rows
+from jaxrank.ranking.document_states.formats import StateDType
+from jaxrank.ranking.document_states.identity import StateIdentity
 from jaxrank.ranking.document_states.records import Record
 from jaxrank.ranking.document_states.states import DocumentStates
-from jaxrank.ranking.document_states.verification import Fault, find_faults
-from jaxrank.ranking.document_states.writing import append_shard, remove_rows
 
 
 class StateStore(DocumentStates):
