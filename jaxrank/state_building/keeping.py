@@ -1,12 +1,13 @@
 """Care of the states that are there: every byte compared, what they are told, documents deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.disk.manifest import read_manifest
+from jaxrank.ranking.document_states.disk.folder import mend_command
+from jaxrank.ranking.document_states.disk.manifest import Manifest, read_manifest
 from jaxrank.ranking.document_states.disk.store import StateStore
-from jaxrank.ranking.document_states.disk.verification import find_faults
+from jaxrank.ranking.document_states.disk.verification import Fault, find_faults
 from jaxrank.ranking.document_states.identity import array_layout
 from jaxrank.state_building.chosen import from_list
 from jaxrank.state_building.figures import in_bytes
@@ -28,34 +29,28 @@ def verify(folder: Path, *, say: Say, progress: bool) -> None:
     for fault in faults:
         say(str(fault))
     if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
-        command = "python -m jaxrank.encode_documents"
-        mends = []
-        if any(fault.document_id is None for fault in faults):
-            mends.append(f"take lost files out ({command} mend --output {folder})")
-        if any(fault.document_id is not None for fault in faults):
-            mends.append(
-                f"delete the documents that are named ({command} delete --output {folder} "
-                "--documents FILE)"
-            )
-        raise InputError(f"{folder}: {count}; {', '.join(mends)} and encode again")
-    documents = sum(shard.documents for shard in manifest.shards)
-    size = in_bytes(sum(shard.bytes for shard in manifest.shards))
+        raise InputError(
+            f"{folder}: {_count(faults)}; take out what is damaged ({mend_command(folder)}) and "
+            "encode it again"
+        )
+    documents, num_bytes = _size_of(manifest)
+    size = in_bytes(num_bytes)
     say(f"{folder}: {documents:,} documents, {size}: every byte is as it was written (SHA-256)")
 
 
 def describe(folder: Path, *, say: Say) -> None:
-    """Say what states the folder holds and what they were made for.
+    """Say what states the folder holds and what they were made for, as its manifest has it.
 
     Raises:
-        InputError: there are none, or they are damaged.
+        InputError: there are none, or no whole manifest of them.
     """
-    store = StateStore.open(folder)
-    identity = store.identity
-    say(f"{folder}: {len(store):,} documents, {in_bytes(store.nbytes)}")
-    if len(store):
-        say(f"bytes a document: {store.nbytes / len(store):,.0f}")
-    say(f"kept in: {store.dtype}, computed in {store.computed_in}")
+    manifest = read_manifest(folder)
+    identity = manifest.identity
+    documents, num_bytes = _size_of(manifest)
+    say(f"{folder}: {documents:,} documents, {in_bytes(num_bytes)}")
+    if documents:
+        say(f"bytes a document: {num_bytes / documents:,.0f}")
+    say(f"kept in: {manifest.dtype}, computed in {manifest.computed_in}")
     say(f"made for: {identity.family}, weights {identity.weights}")
     say(f"template: {identity.template}, at most {identity.document_budget} tokens of a document")
     say(f"tokenizer: {identity.tokenizer}")
@@ -81,20 +76,40 @@ def delete(folder: Path, documents: Path, *, say: Say) -> None:
     )
 
 
-def mend(folder: Path, *, say: Say) -> None:
-    """Take what is lost out of the folder: documents of missing or cut files, a damaged manifest.
+def mend(folder: Path, *, say: Say, progress: bool) -> None:
+    """Take out all that is damaged: documents, those of missing or cut files, a manifest.
 
     Raises:
-        InputError: there are no states, or no whole manifest of them.
+        InputError: there are no states, or no whole manifest of them; or a file is damaged in a way
+            that no document explains.
     """
     lost = StateStore.mend(folder)
+    faults = find_faults(folder, progress=progress)
+    damaged = [fault.document_id for fault in faults if fault.document_id is not None]
     store = StateStore.open(folder)
-    again = "; encode them again" if lost else ""
+    store.delete(list(dict.fromkeys(damaged)))
+    for fault in faults:
+        say(str(fault))
     say(
-        f"{lost:,} documents of lost files taken out{again}; {folder} holds {len(store):,}, "
-        f"{in_bytes(store.nbytes)}"
+        f"taken out: {lost:,} documents of lost files, {len(set(damaged)):,} damaged ones; "
+        f"{folder} holds {len(store):,}, {in_bytes(store.nbytes)}"
     )
-    say(
-        "states themselves were not compared: python -m jaxrank.encode_documents verify --output "
-        f"{folder}"
+    if lost or damaged:
+        say("encode again what was taken out")
+    left = [fault for fault in faults if fault.document_id is None]
+    if left:
+        raise InputError(
+            f"{folder}: {_count(left)} left; delete the files that are named, and mend again"
+        )
+
+
+def _count(faults: Sequence[Fault]) -> str:
+    return "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
+
+
+def _size_of(manifest: Manifest) -> tuple[int, int]:
+    """Documents, and bytes of the shards."""
+    return (
+        sum(shard.documents for shard in manifest.shards),
+        sum(shard.bytes for shard in manifest.shards),
     )

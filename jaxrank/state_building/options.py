@@ -22,8 +22,8 @@ class EncodeOptions:
     """Folder of the states; a new one, or one that is gone on with."""
     action: Action = "encode"
     """encode; verify compares every byte with its SHA-256; describe says what is there; delete
-    takes the documents of `documents` away; mend takes away what is lost of a store with missing or
-    cut files. It may stand first, without --action."""
+    takes the documents of `documents` away; mend takes away all that is damaged and all of missing
+    or cut files, to be encoded again. It may stand first, without --action."""
     model: str | None = None
     """Model folder, or hub id. Needed to encode."""
     collection: Path | None = None

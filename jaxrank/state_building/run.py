@@ -41,7 +41,7 @@ def work_on_states(options: EncodeOptions, *, say: Say, progress: bool = True) -
     elif options.action == "describe":
         describe(options.output, say=say)
     elif options.action == "mend":
-        mend(options.output, say=say)
+        mend(options.output, say=say, progress=progress)
     else:
         assert options.documents is not None
         delete(options.output, options.documents, say=say)

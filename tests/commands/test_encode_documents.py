@@ -183,7 +183,7 @@ def test_verify_finds_a_flipped_bit_and_rerank_does_not_score_from_it(
     content = bytearray(shard.read_bytes())
     content[-40] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(InputError, match=r"^S: 1 fault; delete the documents that are named \(p"):
+    with pytest.raises(InputError, match=r"^S: 1 fault; take out what .* mend --output S\)"):
         care("verify")
     (fault,) = capsys.readouterr().out.splitlines()
     assert fault.startswith(f"{shard}: document 'd")
@@ -192,8 +192,11 @@ def test_verify_finds_a_flipped_bit_and_rerank_does_not_score_from_it(
     assert not Path("out.run").exists()
     rerank_run("--document_states", "S", "--verify_states", "false")
     # The mend that was named.
-    Path("ids.txt").write_text(fault.split("'")[1])
-    care("delete", "--documents", "ids.txt")
+    care("mend")
+    first, second, third = capsys.readouterr().out.splitlines()[-3:]
+    assert first == fault
+    assert second.startswith("taken out: 0 documents of lost files, 1 damaged ones; S holds 9, ")
+    assert third == "encode again what was taken out"
     encode("--dtype", "float32")
     care("verify")
 
@@ -203,16 +206,17 @@ def test_files_that_are_lost_are_taken_out_when_asked_to(
 ) -> None:
     (shard,) = Path("S").glob("shard-*")
     shard.unlink()
-    with pytest.raises(InputError, match=r"^S: 1 fault; take lost files out \(python -m jaxrank.e"):
+    with pytest.raises(InputError, match=r"^S: 1 fault; take out what .* mend --output S\)"):
         care("verify")
     with pytest.raises(InputError, match=r"1 of 1 shards are missing.* mend --output S\)"):
         encode("--dtype", "float32")
     capsys.readouterr()
+    care("describe")
+    assert capsys.readouterr().out.startswith("S: 10 documents, ")
     care("mend")
     assert capsys.readouterr().out == (
-        "10 documents of lost files taken out; encode them again; S holds 0, 0 bytes\n"
-        "states themselves were not compared: python -m jaxrank.encode_documents verify --output S"
-        "\n"
+        "taken out: 10 documents of lost files, 0 damaged ones; S holds 0, 0 bytes\n"
+        "encode again what was taken out\n"
     )
     care("verify")
 

@@ -25,6 +25,11 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05}.safetensors"
 
 
+def mend_command(folder: Path) -> str:
+    """The command that takes all that is damaged out of a store, as messages name it."""
+    return f"python -m jaxrank.encode_documents mend --output {folder}"
+
+
 def check_folder(folder: Path) -> None:
     """Refuse, before any work, a folder that no store can be made in or gone on with.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxrank.errors import InputError
-from jaxrank.ranking.document_states.disk.folder import check_folder, clean_up, locked
+from jaxrank.ranking.document_states.disk.folder import check_folder, clean_up, locked, mend_command
 from jaxrank.ranking.document_states.disk.index import Columns, DocumentIndex
 from jaxrank.ranking.document_states.disk.manifest import (
     Manifest,
@@ -129,7 +129,7 @@ def _snapshot_of_whole(folder: Path, manifest: Manifest, *, mend: bool) -> Snaps
         raise InputError(
             f"{folder}: {len(lost)} of {len(indices)} shards are missing, cut or damaged "
             f"({', '.join(names)}{more}); bring them back, or take their {documents:,} documents "
-            f"out (python -m jaxrank.encode_documents mend --output {folder}) and encode them again"
+            f"out ({mend_command(folder)}) and encode them again"
         )
     if lost:
         for entry, error in lost:

@@ -17,6 +17,7 @@ from jaxrank.data.hashing import HashedFile
 from jaxrank.errors import InputError
 from jaxrank.files import atomic_open
 from jaxrank.models.states import StateArray
+from jaxrank.ranking.document_states.disk.folder import mend_command
 from jaxrank.ranking.document_states.disk.index import Columns
 from jaxrank.ranking.document_states.disk.manifest import ShardEntry
 from jaxrank.ranking.document_states.disk.shard_layout import (
@@ -154,9 +155,8 @@ class MappedShard:
         fault = self.fault(record, place, verify=verify)
         if fault is not None:
             raise InputError(
-                f"{self.path}: document {record.document_id!r}: {fault}; delete it (python "
-                f"-m jaxrank.encode_documents delete --output {self.path.parent} --documents FILE) "
-                "and encode it again"
+                f"{self.path}: document {record.document_id!r}: {fault}; take it out "
+                f"({mend_command(self.path.parent)}) and encode it again"
             )
         return record
 
@@ -182,8 +182,8 @@ class MappedShard:
 
 def _mend(folder: Path) -> str:
     return (
-        "bring the file back, or take its documents out (python -m jaxrank.encode_documents mend "
-        f"--output {folder}) and encode them again"
+        f"bring the file back, or take its documents out ({mend_command(folder)}) and encode them "
+        "again"
     )
 
 

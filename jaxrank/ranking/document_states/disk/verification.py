@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxrank.errors import InputError
 from jaxrank.files import file_digest
 from jaxrank.progress import track
+from jaxrank.ranking.document_states.disk.folder import mend_command
 from jaxrank.ranking.document_states.disk.index import DocumentIndex
 from jaxrank.ranking.document_states.disk.manifest import (
     COPY_FILE,
@@ -63,7 +64,7 @@ def _faults_of_manifest(folder: Path) -> Iterator[Fault]:
     for fault in faults:
         other = folder / (COPY_FILE if fault.file.name == MANIFEST_FILE else MANIFEST_FILE)
         if len(faults) == 1 and other.exists():
-            what = f"damaged or lost; {_mend(folder)} writes it anew, from {other.name}"
+            what = f"damaged or lost; {mend_command(folder)} writes it anew, from {other.name}"
             fault = fault._replace(what=what)
         yield fault
 
@@ -87,12 +88,8 @@ def _faults_of_shard(folder: Path, entry: ShardEntry, manifest: Manifest) -> lis
     faults.extend(_unlike_manifest(shard, entry, manifest))
     if not is_same and not faults:
         what = "does not have its SHA-256; delete this file, and take its documents out"
-        faults.append(Fault(path, None, f"{what} ({_mend(folder)})"))
+        faults.append(Fault(path, None, f"{what} ({mend_command(folder)})"))
     return faults
-
-
-def _mend(folder: Path) -> str:
-    return f"python -m jaxrank.encode_documents mend --output {folder}"
 
 
 def _unlike_manifest(shard: MappedShard, entry: ShardEntry, manifest: Manifest) -> Iterator[Fault]:

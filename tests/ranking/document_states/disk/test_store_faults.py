@@ -83,8 +83,8 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_never_read(
                 store.gather(own)
             assert str(refusal.value) == (
                 f"{path}: document '{document}': its state is damaged: it does not have its "
-                "checksum; delete it (python -m jaxrank.encode_documents delete --output "
-                f"{tmp_path} --documents FILE) and encode it again"
+                "checksum; take it out (python -m jaxrank.encode_documents mend --output "
+                f"{tmp_path}) and encode it again"
             )
             assert len(store.records([name for name in own if name != document])) == 3
             assert len(unverified.records([document])) == 1
