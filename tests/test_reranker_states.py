@@ -23,7 +23,6 @@ from tests.ranking.document_states.tiny_models import (
 )
 from tests.tiny_states import make_tokenizer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 TEXTS = list(DOCUMENTS.values())
 
 

@@ -34,7 +34,7 @@ from jaxrank.models.module import (
     parameters,
 )
 from jaxrank.text.templates import TextConfig
-from tests.families.comparison import QUICK_COMPILATION, random_batch, to_jax
+from tests.families.comparison import random_batch, to_jax
 
 pytestmark = [
     # PEFT asks transformers for a name that is deprecated, and tells what it saves besides.
@@ -166,7 +166,6 @@ def score(config: RerankerConfig, values: dict[str, np.ndarray], batch: Any) -> 
 def _scorer(config: RerankerConfig) -> Any:
     return jax.jit(
         lambda values, batch: build_module(config, values)(**batch),
-        compiler_options=QUICK_COMPILATION,
     )
 
 

@@ -22,8 +22,6 @@ from jaxrank.ranking.document_states.scoring import StateScorer
 from jaxrank.state_building import estimate
 from tests.tiny_states import DOCUMENTS, RUN, TEXT, save_model, write_collection, write_run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

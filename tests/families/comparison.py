@@ -23,7 +23,6 @@ from jaxrank.models.module import (
     parameters,
 )
 
-QUICK_COMPILATION = {"xla_backend_optimization_level": 0}  # Small arrays run once or twice.
 SMALL_VOCABULARY = 60
 LENGTHS = np.array([11, 7, 3, 2])
 
@@ -236,7 +235,7 @@ def without_dropout(config: RerankerConfig) -> RerankerConfig:
 def scores_by_key(compared: Compared, config: RerankerConfig) -> tuple[np.ndarray, ...]:
     """Scores under two keys, of the weights in a model of that configuration."""
     module = build_module(config, compared.weights)
-    score = jax.jit(module.__call__, compiler_options=QUICK_COMPILATION)
+    score = jax.jit(module.__call__)
     batch = to_jax(compared.batch)
     return tuple(np.asarray(score(**batch, key=jax.random.key(seed))) for seed in (1, 2))
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxrank.models.module import RerankerModule, parameters
 from jaxrank.models.packing import Packing
-from tests.families.comparison import QUICK_COMPILATION, Compared, to_jax
+from tests.families.comparison import Compared, to_jax
 
 # The promised bound, of each score and of each parameter's gradient as a share of its largest
 # number. Float32 sums in another order were up to 2e-6 apart.
@@ -97,7 +97,7 @@ def _differentiate(
         scores = score(nnx.merge(graph, state), batch)
         return jnp.sum(scores * weights), scores
 
-    gradients_of = jax.jit(jax.grad(weigh, has_aux=True), compiler_options=QUICK_COMPILATION)
+    gradients_of = jax.jit(jax.grad(weigh, has_aux=True))
 
     def run(batch: dict[str, Any]) -> Scored:
         gradients, scores = gradients_of(state, batch)

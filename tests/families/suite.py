@@ -42,7 +42,6 @@ from tests.families.comparison import (
     BFLOAT16_RATIO,
     FULL_RELATIVE,
     LENGTHS,
-    QUICK_COMPILATION,
     SMALL_RELATIVE,
     Checkpoint,
     Compared,
@@ -103,9 +102,7 @@ class FamilySuite(PackedSuite):
 
     def test_a_score_does_not_depend_on_padding_or_the_batch(self, compared: Compared):
         graph, state = nnx.split(compared.module)
-        score = jax.jit(
-            lambda batch: nnx.merge(graph, state)(**batch), compiler_options=QUICK_COMPILATION
-        )
+        score = jax.jit(lambda batch: nnx.merge(graph, state)(**batch))
         together = np.asarray(score(to_jax(compared.batch)))
         for row in range(len(LENGTHS)):
             alone = {n: a[row : row + 1, : LENGTHS[row]] for n, a in compared.batch.items()}
@@ -144,7 +141,7 @@ class FamilySuite(PackedSuite):
             assert error <= BFLOAT16_RATIO * allowed
 
     def test_a_key_says_what_is_dropped_and_without_rates_nothing_is(self, compared: Compared):
-        score = jax.jit(compared.module.__call__, compiler_options=QUICK_COMPILATION)
+        score = jax.jit(compared.module.__call__)
         batch = to_jax(compared.batch)
         one = jax.random.key(1)
         np.testing.assert_array_equal(score(**batch, key=one), score(**batch, key=one))
@@ -254,6 +251,7 @@ class FamilySuite(PackedSuite):
         assert losses[0] > 1.0
         assert losses[-1] < 0.1
 
+    @pytest.mark.usefixtures("full_compilation")
     def test_a_published_size_matches(
         self, preset: str, tmp_path: Path, record_property: Callable[[str, object], None]
     ):

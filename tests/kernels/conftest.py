@@ -7,6 +7,7 @@ even import what these files name, each file is one skipped test that says why.
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 from scripts.h200.compilation import UnfitEnvironmentError, require_compiler
@@ -16,6 +17,15 @@ try:
     MISSING = None
 except UnfitEnvironmentError as error:
     MISSING = str(error)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def full_compilation() -> Iterator[None]:
+    """What these tests look at is what users' programs are compiled to."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 class SkippedTest(pytest.Item):

@@ -37,7 +37,7 @@ from jaxrank.models.module import (
 from jaxrank.models.stack import LayerStack
 from jaxrank.ops.dropout import dropout
 from jaxrank.training.step import init_state, make_train_step, score_groups
-from tests.families.comparison import QUICK_COMPILATION, random_batch, to_jax
+from tests.families.comparison import random_batch, to_jax
 
 ROWS = 40
 BATCH = to_jax(random_batch(ROWS, np.array([7, 5, 2])))
@@ -83,9 +83,7 @@ def score(module: RerankerModule) -> np.ndarray:
 
 @cache
 def _scorer(graphdef: Any) -> Any:
-    return jax.jit(
-        lambda state: nnx.merge(graphdef, state)(**BATCH), compiler_options=QUICK_COMPILATION
-    )
+    return jax.jit(lambda state: nnx.merge(graphdef, state)(**BATCH))
 
 
 # RoBERTa and XLM-RoBERTa are BERT but for the place of the first position.
@@ -255,7 +253,7 @@ def test_scores_of_a_training_step_are_dropped_by_its_key_in_every_chunk():
     randomise(module)
     graphdef, state = nnx.split(module)
 
-    @partial(jax.jit, compiler_options=QUICK_COMPILATION)
+    @jax.jit
     def both(state: Any, key: jax.Array | None) -> Any:
         module = nnx.merge(graphdef, state)
         return score_groups(module, GROUPS, key=key), score_groups(module, GROUPS, key=key, chunk=2)
@@ -277,7 +275,7 @@ def test_a_step_moves_adapters_and_head_and_keeps_the_base_to_the_bit(family: st
     optimizer = optax.scale_by_adam()
     graphdef, state = init_state(module, optimizer, key=jax.random.key(0), trained=trained)
     lowered = make_train_step(graphdef, optimizer, lambda step: 0.01).lower(state, GROUPS)
-    step = lowered.compile(compiler_options=QUICK_COMPILATION)
+    step = lowered.compile()
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer_state) if leaf.ndim)
     assert moments == 2 * count_trained(module)[0]
     before = jax.tree.map(np.array, state.parameters)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,8 +32,6 @@ CONFIGS = {
     "llama": replace(FAMILIES["llama"].presets["llama-tiny"], **SIZES),  # 4 heads share 2 of keys
 }
 decoders = pytest.mark.parametrize("family", CONFIGS)
-# Small arrays run once.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def make(family: str, *, dtype: Any = jnp.float32, **changes: Any) -> tuple[Any, Any]:
@@ -117,7 +115,7 @@ def outcome(family: str) -> SimpleNamespace:
             "other_padding": backbone.encode(**other, initial_state=states[0]),
         }
 
-    return SimpleNamespace(**jax.tree.map(np.asarray, quick_jit(read)(weights)))
+    return SimpleNamespace(**jax.tree.map(np.asarray, jax.jit(read)(weights)))
 
 
 @decoders
@@ -163,7 +161,7 @@ def test_gradients_flow_through_keys_and_values():
         hidden = backbone.encode(**SECOND, initial_state=state)
         return jnp.sum(hidden[REAL] * cotangent[IS_SECOND])
 
-    got, want = quick_jit(lambda weights: [jax.grad(f)(weights) for f in (in_pieces, at_once)])(
+    got, want = jax.jit(lambda weights: [jax.grad(f)(weights) for f in (in_pieces, at_once)])(
         weights
     )
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(want))
@@ -183,7 +181,7 @@ def test_a_state_of_another_precision_is_rounded_to_the_model_s():
         )
 
     assert state.arrays["keys"].dtype == jnp.float32
-    hidden, joined = quick_jit(go_on)(weights, state)
+    hidden, joined = jax.jit(go_on)(weights, state)
     assert {x.dtype for x in (hidden, *joined.arrays.values())} == {jnp.dtype(jnp.bfloat16)}
     want = outcome("llama").hidden[1][REAL]
     error = np.asarray(hidden, np.float32)[REAL] - want

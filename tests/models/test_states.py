@@ -25,7 +25,6 @@ from jaxrank.models.module import (
 from jaxrank.models.packing import Packing
 from jaxrank.models.states import State
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROWS = 40  # of the token table
 STATE_SPACE = pytest.mark.parametrize("family", ["mamba", "mamba2"])
 # Where texts of 45 tokens are cut: an empty beginning, some shorter than the convolution sees, and

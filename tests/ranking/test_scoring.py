@@ -42,7 +42,8 @@ def test_batch_and_bucket_change_no_score_by_more_than_1e_5(family: str) -> None
     pairs = make_pairs(21, longest=70)
     scores = make_scorer(module).score(pairs)
     assert np.std(scores) > 1e-2
-    alone = np.concatenate([make_scorer(module, batch_size=1).score([pair]) for pair in pairs])
+    one_by_one = make_scorer(module, batch_size=1)
+    alone = np.concatenate([one_by_one.score([pair]) for pair in pairs])
     padded_more = make_scorer(module, max_length=200)
     padded_more._buckets = (200,)
     np.testing.assert_allclose(alone, scores, atol=1e-5, rtol=0)

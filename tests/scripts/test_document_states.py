@@ -29,7 +29,6 @@ from scripts.document_states.speed_rows import (
 )
 from scripts.document_states.turns import Side, take_turns
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 FULL, MEMORY = Line("mamba-130m", "full pass"), Line("mamba-130m", "memory")
 
 

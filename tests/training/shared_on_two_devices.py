@@ -29,7 +29,6 @@ from jaxrank.training.devices import (  # noqa: E402
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer  # noqa: E402
 from jaxrank.training.step import init_state, make_train_step  # noqa: E402
 
-QUICK_COMPILATION = {"xla_backend_optimization_level": 0}
 GROUPS, CANDIDATES, DOCUMENT, QUERY = 4, 2, 9, 5
 CONFIG = RerankerConfig(
     "mamba",
@@ -62,9 +61,7 @@ def do_step(*, is_spread: bool) -> tuple[float, list[np.ndarray]]:
         state, put = put_state(state, shardings), partial(put_batch, mesh=mesh)
     step: Any = make_train_step(graph, optimizer, schedule, state_sharding=shardings)
     batch = put(make_batch())
-    state, metrics = step.lower(state, batch).compile(compiler_options=QUICK_COMPILATION)(
-        state, batch
-    )
+    state, metrics = step.lower(state, batch).compile()(state, batch)
     averages = jax.tree.leaves(state.optimizer_state[0].mu)
     return float(metrics["loss"]), [10 * to_host(average) for average in averages]
 

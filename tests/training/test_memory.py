@@ -60,6 +60,7 @@ def in_parts(batch: Mapping[str, Any], parts: int) -> dict[str, jax.ShapeDtypeSt
     }
 
 
+@pytest.mark.usefixtures("full_compilation")
 def test_parts_and_chunks_take_the_memory_of_one_of_them():
     step, state = make_step()
     whole = measure_step(step, state, shapes())

@@ -25,7 +25,6 @@ from jaxrank.training.losses import info_nce
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrank.training.shared_states import score_all_pairs
 from jaxrank.training.step import init_state, make_train_step
-from tests.families.comparison import QUICK_COMPILATION
 
 QUERIES, CANDIDATES, DOCUMENT, QUERY = 3, 2, 9, 5
 SCORE_BIAS = "head/score/bias"
@@ -129,9 +128,7 @@ def differentiate(family: str, batch: dict[str, np.ndarray]) -> tuple[Gradients,
         return info_nce(scores, where=batch["candidate_mask"]), scores
 
     if (family, score) not in compiled:
-        compiled[family, score] = jax.jit(
-            jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK_COMPILATION
-        )
+        compiled[family, score] = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (value, scores), gradients = compiled[family, score](parameters, on_device(batch))
     return by_name(gradients), float(value), np.asarray(scores)
 
@@ -150,7 +147,7 @@ def step_of_two_parts() -> tuple[Gradients, dict[str, float]]:
     second = make_batch(1)
     batch = {name: np.stack([array, second[name]]) for name, array in make_batch().items()}
     lowered = step.lower(state, on_device(batch))
-    state, metrics = lowered.compile(compiler_options=QUICK_COMPILATION)(state, on_device(batch))
+    state, metrics = lowered.compile()(state, on_device(batch))
     tenths = by_name(state.optimizer_state[0].mu)
     return (
         {name: 10 * array for name, array in tenths.items()},
@@ -237,7 +234,6 @@ def test_each_query_draws_dropout_of_its_own_in_the_head():
         lambda parameters, key: score_all_pairs(
             nnx.merge(graphdef, parameters), with_equal_queries(), key=key
         ),
-        compiler_options=QUICK_COMPILATION,
     )
     assert len(of_first_document(run(parameters, jax.random.key(0)))) == QUERIES
 
@@ -258,7 +254,7 @@ def test_adapters_draw_dropout_for_documents_and_each_query_and_the_same_going_b
         scores = score_all_pairs(merged, batch, key=key)
         return jnp.sum(weights * scores), scores
 
-    run = jax.jit(jax.value_and_grad(total, has_aux=True), compiler_options=QUICK_COMPILATION)
+    run = jax.jit(jax.value_and_grad(total, has_aux=True))
     keys = jax.random.key(0), jax.random.key(1)
     (_, scores), gradient = run(adapters, keys[0])
     np.testing.assert_array_equal(run(adapters, keys[0])[0][1], scores)

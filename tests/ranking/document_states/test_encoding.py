@@ -21,7 +21,6 @@ from tests.ranking.document_states.tiny_models import (
     make_without_weights,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 FAMILIES = ["mamba", "mamba2", "opt"]
 
 

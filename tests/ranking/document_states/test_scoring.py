@@ -27,7 +27,6 @@ from tests.ranking.document_states.tiny_models import (
     make_states,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 FAMILIES = ["mamba", "mamba2", "opt"]
 NAMES = list(DOCUMENTS)
 
