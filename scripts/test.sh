@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all checks: format, lint, types, import layers, tests, and,
 # in a venv of their own, those of the GPU kernels: they need Python 3.12 or newer, but no GPU.
 #   bash scripts/test.sh           the ordinary run
-#   bash scripts/test.sh --all     the slow tests too
+#   bash scripts/test.sh --all     the slow tests too, all compiled as users do
 #   bash scripts/test.sh ARGS...   further arguments go to pytest, e.g. tests/ops -k conv
 # Paths in tests/kernels go to the kernels' venv, other paths in tests to the ordinary one. Options go
 # to both; those with a path as value are written with "=", as in --deselect=tests/x.py::test_y.
