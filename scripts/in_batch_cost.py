@@ -74,8 +74,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3, help="steps of each kind that count")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/in-batch-cost.json"))
-    parser.add_argument("--table", type=Path, default=Path("benchmarks/results/in-batch-cost.md"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/in_batch_cost.json"))
+    parser.add_argument("--table", type=Path, default=Path("benchmarks/results/in_batch_cost.md"))
     return parser.parse_args()
 
 

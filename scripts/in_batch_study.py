@@ -71,8 +71,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--measured_steps", type=int, default=60, help="steps to measure, of each")
     parser.add_argument("--output", type=Path, default=Path("runs/in-batch-study"))
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/in-batch-study.json"))
-    parser.add_argument("--table", type=Path, default=Path("benchmarks/results/in-batch-study.md"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/in_batch_study.json"))
+    parser.add_argument("--table", type=Path, default=Path("benchmarks/results/in_batch_study.md"))
     parser.add_argument(
         "--report_only", action="store_true", help="run nothing, show what is there"
     )
