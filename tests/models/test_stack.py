@@ -67,6 +67,7 @@ def test_stack_applies_its_layers_in_order(options):
         assert alone.outputs == ()
 
 
+@pytest.mark.usefixtures("full_compilation")  # two programs, to the last bits
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_what_layers_hand_out_is_stacked_beside_the_stream_and_its_hidden_states(remat: str):
     stack, plain = make(HandsOutItsInput, remat=remat), make()
