@@ -14,6 +14,8 @@ STATES: tuple[Place, ...] = ("memory", "page cache", "disk")
 LEAST_SPEEDUP: dict[Place, float] = {"memory": 25.0, "page cache": 15.0, "disk": 15.0}
 """Over the full pass, at SPEEDUP_LENGTH, in float32."""
 SPEEDUP_LENGTH = 512
+LEAST_FROM_DEVICE = 0.9
+"""Of the states' bytes: else "disk" would be a name for the page cache."""
 MOST_GROWTH = 1.1
 """Of the time with states in memory from SPEEDUP_LENGTH on: slowest over fastest length."""
 
@@ -100,6 +102,10 @@ def make_promises(rows: Sequence[Row], preset: str) -> Iterator[Promise]:
         if ratio is not None:
             name = f"{preset}, full pass over float32 states, {place}, {SPEEDUP_LENGTH} tokens"
             yield Promise(name, ratio, least, "at least")
+    for row in rows:
+        if row.from_device is not None and row.length == SPEEDUP_LENGTH:
+            name = f"share of the states that came from the device: {row.line}"
+            yield Promise(name, row.from_device, LEAST_FROM_DEVICE, "at least")
 
 
 def flatness(flat: dict[int, float]) -> Iterator[Promise]:

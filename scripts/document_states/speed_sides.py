@@ -97,10 +97,11 @@ class Subject:
         if dtype in self.dtypes:
             yield self._in_memory(encoder, records, length)
         if dtype in self.disk_dtypes:
-            on_disk(folder, encoder, records, self.options.candidates)
-            warm = _Opened(folder)
+            # A store each: pages that one of them has mapped are not dropped from memory.
+            for name in ("warm", "cold"):
+                on_disk(folder / name, encoder, records, self.options.candidates)
+            warm, cold = _Opened(folder / "warm"), _Cold(folder / "cold")
             yield self._timed(warm, "page cache", dtype, self.options.candidates)
-            cold = _Cold(folder)
             timed = self._timed(cold, "disk", dtype, self.options.candidates)
             yield timed._replace(
                 side=cold.read_anew(timed.side), share_from_device=cold.share_from_device

@@ -87,6 +87,9 @@ def test_ratios_and_promises_are_of_the_same_length():
     assert table[2] == "| mamba-130m, full pass | 80,000 ±5% | 160,000* ±5% |"
     assert "| 26.67 | 51.61 | below 512 |" in ratio_table(rows, MEMORY)
     cold = replace(rows[-1], from_device=0.985)
+    assert [one.kept for one in make_promises([cold], FULL.model)] == [True]
+    cached = replace(cold, from_device=0.0)
+    assert [one.kept for one in make_promises([cached], FULL.model)] == [False]
     assert "8,000 ±5% r98% |" in time_table([cold], 100)
 
 
