@@ -7,7 +7,7 @@ import sys
 
 from jaxrank.command_line import run
 from jaxrank.encode_documents import main
-from jaxrank.ranking.document_states import shards
+from jaxrank.ranking.document_states.disk import shards
 
 if __name__ == "__main__":
     shards.SHARD_BYTES = int(sys.argv.pop(1))
