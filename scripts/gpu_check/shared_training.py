@@ -80,13 +80,14 @@ def make_batch(seed: int) -> Batch:
 
 def one_by_one(batch: Batch) -> Batch:
     """The same pairs, a row each."""
-    pairs = GROUPS * CANDIDATES
-    input_ids = np.zeros((GROUPS, pairs, DOCUMENT + QUERY), np.int32)
+    groups, candidates, document = batch["document_ids"].shape
+    pairs, length = groups * candidates, document + batch["query_ids"].shape[1]
+    input_ids = np.zeros((groups, pairs, length), np.int32)
     mask = np.zeros(input_ids.shape, np.bool_)
-    for row in range(GROUPS):
+    for row in range(groups):
         query = batch["query_ids"][row][batch["query_mask"][row]]
         for column in range(pairs):
-            place = (row + column // CANDIDATES) % GROUPS, column % CANDIDATES
+            place = (row + column // candidates) % groups, column % candidates
             ids = np.append(batch["document_ids"][place][batch["document_mask"][place]], query)
             input_ids[row, column, : len(ids)] = ids
             mask[row, column, : len(ids)] = True

@@ -25,6 +25,7 @@ from jaxrank.training.losses import info_nce
 from jaxrank.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrank.training.shared_states import score_all_pairs
 from jaxrank.training.step import init_state, make_train_step
+from scripts.gpu_check.shared_training import one_by_one
 
 QUERIES, CANDIDATES, DOCUMENT, QUERY = 3, 2, 9, 5
 SCORE_BIAS = "head/score/bias"
@@ -68,28 +69,6 @@ def make_batch(seed: int = 0) -> dict[str, np.ndarray]:
         "query_ids": query_ids,
         "query_mask": query_mask,
         "candidate_mask": candidate_mask.reshape(QUERIES, -1),
-    }
-
-
-def as_sequences(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same pairs as a padded batch, each a whole sequence of its own."""
-    queries, candidates, _ = batch["document_ids"].shape
-    pairs = queries * candidates
-    input_ids = np.zeros((queries, pairs, DOCUMENT + QUERY), np.int32)
-    mask = np.zeros(input_ids.shape, np.bool_)
-    for row in range(queries):
-        for column in range(pairs):
-            group, place = (row + column // candidates) % queries, column % candidates
-            document = batch["document_ids"][group, place][batch["document_mask"][group, place]]
-            query = batch["query_ids"][row][batch["query_mask"][row]]
-            ids = np.concatenate([document, query])
-            input_ids[row, column, : len(ids)] = ids
-            mask[row, column, : len(ids)] = True
-    return {
-        "input_ids": input_ids,
-        "mask": mask,
-        "token_type_ids": np.zeros_like(input_ids),
-        "candidate_mask": batch["candidate_mask"],
     }
 
 
@@ -173,8 +152,8 @@ def assert_close(gradients: Gradients, expected: Gradients) -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_scores_and_gradient_are_those_of_all_pairs_one_by_one(family: str):
     gradients, loss, scores = shared(family)
-    expected, of_pairs, one_by_one = differentiate(family, as_sequences(make_batch()))
-    np.testing.assert_allclose(scores, one_by_one, rtol=0, atol=1e-5 * np.ptp(one_by_one))
+    expected, of_pairs, of_rows = differentiate(family, one_by_one(make_batch()))
+    np.testing.assert_allclose(scores, of_rows, rtol=0, atol=1e-5 * np.ptp(of_rows))
     assert loss == pytest.approx(of_pairs, rel=1e-5)
     assert_close(gradients, expected)
 
