@@ -14,6 +14,7 @@ _hook = install_import_hook(["jaxrank", "ckpt_convert"], "beartype.beartype")
 
 import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
@@ -54,13 +55,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="slow: runs with --all"))
 
 
-@pytest.fixture
-def full_compilation() -> Iterator[None]:
-    """Compile what a test runs as users do, also where the slow tests are left out."""
+@contextmanager
+def _compiling_fully() -> Iterator[None]:
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def full_compilation() -> Iterator[None]:
+    """Compile what a test runs as users do, also where the slow tests are left out."""
+    with _compiling_fully():
+        yield
+
+
+@pytest.fixture(scope="module")
+def full_compilation_of_module() -> Iterator[None]:
+    """The same for all that a module runs, its own fixtures too."""
+    with _compiling_fully():
+        yield
 
 
 @pytest.fixture(scope="session")

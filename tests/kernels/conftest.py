@@ -7,7 +7,6 @@ even import what these files name, each file is one skipped test that says why.
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 
 from scripts.h200.compilation import UnfitEnvironmentError, require_compiler
@@ -20,12 +19,8 @@ except UnfitEnvironmentError as error:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def full_compilation() -> Iterator[None]:
+def as_users_compile(full_compilation_of_module: None) -> None:
     """What these tests look at is what users' programs are compiled to."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 class SkippedTest(pytest.Item):
