@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxrank.errors import InputError
 from jaxrank.ranking.document_states.disk.folder import mend_command
-from jaxrank.ranking.document_states.disk.manifest import Manifest, read_manifest
+from jaxrank.ranking.document_states.disk.manifest import read_manifest
 from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.disk.verification import Fault, find_faults
 from jaxrank.ranking.document_states.identity import array_layout
@@ -33,8 +33,8 @@ def verify(folder: Path, *, say: Say, progress: bool) -> None:
             f"{folder}: {_count(faults)}; take out what is damaged ({mend_command(folder)}) and "
             "encode it again"
         )
-    documents, num_bytes = _size_of(manifest)
-    size = in_bytes(num_bytes)
+    documents = manifest.num_documents
+    size = in_bytes(sum(shard.bytes for shard in manifest.shards))
     say(f"{folder}: {documents:,} documents, {size}: every byte is as it was written (SHA-256)")
 
 
@@ -46,10 +46,10 @@ def describe(folder: Path, *, say: Say) -> None:
     """
     manifest = read_manifest(folder)
     identity = manifest.identity
-    documents, num_bytes = _size_of(manifest)
-    say(f"{folder}: {documents:,} documents, {in_bytes(num_bytes)}")
+    documents = manifest.num_documents
+    say(f"{folder}: {documents:,} documents, {in_bytes(manifest.nbytes)}")
     if documents:
-        say(f"bytes a document: {num_bytes / documents:,.0f}")
+        say(f"bytes a document: {manifest.nbytes / documents:,.0f}")
     say(f"kept in: {manifest.dtype}, computed in {manifest.computed_in}")
     say(f"made for: {identity.family}, weights {identity.weights}")
     say(f"template: {identity.template}, at most {identity.document_budget} tokens of a document")
@@ -85,13 +85,13 @@ def mend(folder: Path, *, say: Say, progress: bool) -> None:
     """
     lost = StateStore.mend(folder)
     faults = find_faults(folder, progress=progress)
-    damaged = [fault.document_id for fault in faults if fault.document_id is not None]
+    damaged = list(dict.fromkeys(f.document_id for f in faults if f.document_id is not None))
     store = StateStore.open(folder)
-    store.delete(list(dict.fromkeys(damaged)))
+    store.delete(damaged)
     for fault in faults:
         say(str(fault))
     say(
-        f"taken out: {lost:,} documents of lost files, {len(set(damaged)):,} damaged ones; "
+        f"taken out: {lost:,} documents of lost files, {len(damaged):,} damaged ones; "
         f"{folder} holds {len(store):,}, {in_bytes(store.nbytes)}"
     )
     if lost or damaged:
@@ -105,11 +105,3 @@ def mend(folder: Path, *, say: Say, progress: bool) -> None:
 
 def _count(faults: Sequence[Fault]) -> str:
     return "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
-
-
-def _size_of(manifest: Manifest) -> tuple[int, int]:
-    """Documents, and bytes of the shards."""
-    return (
-        sum(shard.documents for shard in manifest.shards),
-        sum(shard.bytes for shard in manifest.shards),
-    )

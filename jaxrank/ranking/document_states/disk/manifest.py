@@ -7,7 +7,7 @@ stands beside it, which is read where the first is damaged: without either no st
 import json
 import logging
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -53,6 +53,16 @@ class Manifest:
     """Number of the shard that comes next. None is given twice: a reader that has an earlier
     manifest is to miss a file that was deleted, and not to find another in its place."""
     shards: tuple[ShardEntry, ...] = ()
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of all shards."""
+        return sum(shard.documents for shard in self.shards)
+
+    @cached_property  # asked for at every visit
+    def nbytes(self) -> int:
+        """Bytes of all states, without their ids."""
+        return sum(shard.bytes - shard.index_bytes for shard in self.shards)
 
     def write(self, folder: Path) -> None:
         """Replace the folder's manifest, and then its copy: what is read is what comes first.

@@ -92,7 +92,7 @@ def leave_out_lost(folder: Path) -> int:
         manifest = read_manifest(folder)
         snapshot = _snapshot_of_whole(folder, manifest, mend=True)
         clean_up(folder, snapshot.manifest)
-    return sum(shard.documents for shard in manifest.shards) - len(snapshot.index)
+    return manifest.num_documents - len(snapshot.index)
 
 
 def _check_new(folder: Path) -> None:

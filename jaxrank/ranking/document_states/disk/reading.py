@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,6 @@ class Snapshot:
 
     manifest: Manifest
     index: DocumentIndex
-
-    @cached_property  # asked for at every visit
-    def nbytes(self) -> int:
-        """Bytes of all states, without their ids."""
-        return sum(shard.bytes - shard.index_bytes for shard in self.manifest.shards)
 
 
 def read_snapshot(folder: Path) -> Snapshot:
@@ -88,7 +83,7 @@ class ShardReader:
         """
         starts = snapshot.index.starts
         numbers = np.searchsorted(starts, rows, side="right") - 1
-        bytes_of_one = snapshot.nbytes // max(len(snapshot.index), 1)
+        bytes_of_one = snapshot.manifest.nbytes // max(len(snapshot.index), 1)
         for group in _of_few_shards(np.argsort(rows).tolist(), numbers.tolist()):
             found: list[tuple[int, MappedShard, int]] = []
             for position in group:

@@ -182,7 +182,7 @@ class StateStore(DocumentStates):
     @property
     def nbytes(self) -> int:
         """Bytes of all states, without their ids."""
-        return self._snapshot.nbytes
+        return self._snapshot.manifest.nbytes
 
     @property
     def version(self) -> int:
