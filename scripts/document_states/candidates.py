@@ -8,17 +8,14 @@ several candidates, with a copy of its states for each, so that memory and disk 
 import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from jaxrank.ranking.document_states.disk.store import StateStore
 from jaxrank.ranking.document_states.encoding import DocumentEncoder
 from jaxrank.ranking.document_states.formats import StateDType
 from jaxrank.ranking.document_states.memory import MemoryStates
 from jaxrank.ranking.document_states.records import Record
 from scripts.document_states.random_models import RandomModel
 from scripts.scale.process import drop_from_page_cache
-
-if TYPE_CHECKING:
-    from jaxrank.ranking.document_states.disk.store import StateStore
 
 DISTINCT = 4
 """Documents that are read."""
@@ -52,10 +49,8 @@ def in_memory(encoder: DocumentEncoder, records: Sequence[Record], count: int) -
 
 def on_disk(
     folder: Path, encoder: DocumentEncoder, records: Sequence[Record], count: int
-) -> "StateStore":
+) -> StateStore:
     """So many candidates on disk, in shards as the store makes them."""
-    from jaxrank.ranking.document_states.disk.store import StateStore  # late: it needs pyarrow
-
     store = StateStore.create(folder, encoder.identity, encoder.dtype, encoder.computed_in)
     store.append(copies(records, count))
     return store

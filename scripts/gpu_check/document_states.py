@@ -1,7 +1,6 @@
 """Scoring from document states: exact against full passes, and pairs a second by where they are.
 
 Needs transformers besides, whose tokenizers turn texts into ids; without it nothing is checked.
-States on disk need pyarrow too.
 """
 
 import tempfile
@@ -22,7 +21,7 @@ from scripts.gpu_check.rows import Row, Sizes, go_on
 if TYPE_CHECKING:
     from scripts.document_states.random_models import RandomModel
 
-NEEDED, NEEDED_ON_DISK = "transformers", "pyarrow"
+NEEDED = "transformers"
 PRESETS = ("mamba-130m", "mamba2-130m")
 SPEED_PRESET = "mamba-130m"
 QUERY_TOKENS = 15
@@ -126,11 +125,8 @@ def _measure(load: Load, sizes: Sizes, folder: Path) -> Iterator[Row]:
         memory = in_memory(encoder, records, load.documents)
         held["on the device", length] = DeviceStates(memory)
         held["in host memory", length] = memory
-        if find_spec(NEEDED_ON_DISK) is not None:
-            store = on_disk(folder / str(length), encoder, records, load.documents)
-            held["on disk", length] = store
-    if not any(place == "on disk" for place, _ in held):
-        yield Row("document_states", "states on disk", ok=None, note=f"needs {NEEDED_ON_DISK}")
+        store = on_disk(folder / str(length), encoder, records, load.documents)
+        held["on disk", length] = store
     for candidates in load.candidates:
         scorer = StateScorer(
             model.module, model.tokenizer, batch_size=candidates, identity=model.identity
